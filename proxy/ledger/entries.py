@@ -1,0 +1,117 @@
+"""What an entry of the ledger is. Frozen values, already redacted; `writer` stores them, `query` reads them back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from rules.decision import Action, Change, Executed, OutcomeKind, Plain, Violation
+
+
+class BootEntry(msgspec.Struct, frozen=True):
+    """A proxy began to own this ledger. `boot` is its id; `versions` are ours, mitmproxy's, the validator's, tzdata's."""
+
+    at_ns: int
+    boot: str
+    command: str
+    pid: int
+    listen: str
+    versions: dict[str, str]
+
+
+class RulesetEntry(msgspec.Struct, frozen=True):
+    """A rule set came into force (`problem` empty), or a reload failed and the last one was kept (`problem` says why)."""
+
+    at_ns: int
+    digest: str
+    files: tuple[str, ...]
+    rules: int
+    tools: int
+    mode: str
+    problem: str = ""
+
+
+class DecisionEntry(msgspec.Struct, frozen=True):
+    """One call and what was decided. `id` is the call's id.
+
+    `path` is without the query; `status` is what we answered, 0 when the call was sent.
+    `facts` holds every field that was read, redacted. `changes` are folded into the state.
+    `ruleset` is the digest. `waited_ns`: how long the call waited for a twin or its turn before this decision.
+    `count`: above 1, this entry stands for that many equal refusals.
+    """
+
+    at_ns: int
+    id: str
+    run: str
+    agent: str
+    tool: str
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    action: Action
+    code: str
+    detail: str
+    rules: tuple[str, ...]
+    executed: Executed
+    status: int
+    ruleset: str
+    violations: tuple[Violation, ...] = ()
+    would: tuple[Violation, ...] = ()
+    replay_of: str = ""
+    fingerprint: str = ""
+    send_at_ns: int = 0
+    waited_ns: int = 0
+    facts: dict[str, Plain] = {}
+    changes: tuple[Change, ...] = ()
+    count: int = 1
+
+
+class OutcomeEntry(msgspec.Struct, frozen=True):
+    """What became of the sent call `id`. `status` is the upstream's, 0 when there was none.
+
+    `answer_sha256` (hex) and `answer_bytes` are over the body as the upstream sent it; empty and 0 when unknown.
+    `error` is one line. `client_left`: the client did not wait for this answer.
+    """
+
+    at_ns: int
+    id: str
+    outcome: OutcomeKind
+    status: int
+    duration_ns: int
+    error: str = ""
+    answer_sha256: str = ""
+    answer_bytes: int = 0
+    client_left: bool = False
+    changes: tuple[Change, ...] = ()
+
+
+class CommandEntry(msgspec.Struct, frozen=True):
+    """A person or the proxy itself did something: `name` such as `shutdown`, with `data`, by OS user `by`."""
+
+    at_ns: int
+    name: str
+    by: str
+    data: dict[str, Plain]
+    changes: tuple[Change, ...] = ()
+
+
+class StoredAnswer(msgspec.Struct, frozen=True):
+    """An upstream answer kept for replay, byte for byte as it came: headers in order, body still content-encoded.
+
+    `headers` are (name, value) byte pairs as sent. `until_ns`: gone after this. Encrypted at rest.
+    """
+
+    id: str
+    until_ns: int
+    status: int
+    reason: bytes
+    http_version: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+type Entry = BootEntry | RulesetEntry | DecisionEntry | OutcomeEntry | CommandEntry
+type Kind = Literal["boot", "ruleset", "decision", "outcome", "command"]

@@ -1,0 +1,4 @@
+"""The pure core: what a call is, what may happen to it, and why.
+
+No I/O, no clock, no randomness, no mitmproxy, no SQLAlchemy: time and texts come in as arguments, values go out.
+"""

@@ -1,0 +1,116 @@
+"""What comes out of deciding: the decision, the changes that it makes to the state, and later the outcome."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+type Action = Literal["allow", "deny", "throttle", "replay", "hold"]
+type Executed = Literal["no", "yes", "unknown"]
+"""Whether the side effect that a refused or replayed call asks for has happened."""
+
+type Plain = None | bool | int | str | list[Plain] | dict[str, Plain]
+"""What an entry of the ledger may hold: JSON without floats. Decimals are written as text."""
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """One reason for a refusal. `field` is empty where no field is to blame; `actual` and `limit` are for reading."""
+
+    rule: str
+    code: str
+    detail: str
+    field: str = ""
+    actual: str = ""
+    limit: str = ""
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A quota for the RateLimit fields of a 429: at most `quota` in `window_s`, `reset_s` until it admits again."""
+
+    rule: str
+    quota: int
+    window_s: int
+    remaining: int
+    reset_s: int
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One step of the state's fold: guard `guard` of rule `rule` does `op` to its entry `key`, with `data`.
+
+    `key` is a digest (hex), never a plain value. Changes are written to the ledger and applied in its order.
+    """
+
+    guard: str
+    rule: str
+    key: str
+    op: str
+    data: dict[str, Plain]
+
+
+class Twin(msgspec.Struct, frozen=True):
+    """Wait for the call `call`, which holds the claim, then decide again."""
+
+    call: str
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer to one call.
+
+    `code` is empty for an allow, `replay` for a replay, else a key of `rules.codes.CODES`.
+    `rules`: the ids that determined it: the denying ones, the guards that refused, else the ones that allowed.
+    `tool`: the name of the tool that names the call, or empty.
+    `would`: what rules in monitor mode would have refused; nothing was stopped for these.
+    `send_at_ns`: for an allow, the earliest moment to send it (a throttle may delay); else 0.
+    `replay_of`: for a replay, and for a refusal that speaks about an earlier call, that call's id; else empty.
+    `twin`: set only when the caller has to wait and decide again; such a decision is not recorded.
+    `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
+    `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction.
+    """
+
+    action: Action
+    code: str
+    detail: str
+    rules: tuple[str, ...]
+    tool: str
+    executed: Executed = "no"
+    violations: tuple[Violation, ...] = ()
+    would: tuple[Violation, ...] = ()
+    next: tuple[str, ...] = ()
+    send_at_ns: int = 0
+    replay_of: str = ""
+    twin: Twin | None = None
+    retry_after_ns: int = 0
+    limits: tuple[Limit, ...] = ()
+    facts: dict[str, Plain] = {}
+    changes: tuple[Change, ...] = ()
+
+
+type OutcomeKind = Literal["done", "not_executed", "unknown"]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the upstream said, or why it did not. The input to `rules.decide.settle`.
+
+    `status`: 0 when no complete header arrived. `complete`: the whole answer arrived.
+    `sent`: at least one byte of the request may have left. `replayed`: the upstream marked it `Idempotent-Replayed`.
+    `withdrawn`: we held it back ourselves (its client left while it waited, or a rule changed): nothing was consumed.
+    `stored`: the answer is kept and can be replayed. `error`: one line, empty when there was none.
+    `headers`: the answer's (lower-case name, value) pairs, as needed for cool-downs.
+    """
+
+    status: int
+    complete: bool
+    sent: bool
+    withdrawn: bool = False
+    stored: bool = False
+    replayed: bool = False
+    error: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a call that was sent, and the changes that follow from it."""
+
+    kind: OutcomeKind
+    changes: tuple[Change, ...] = ()

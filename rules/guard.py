@@ -1,0 +1,107 @@
+"""What a guard is: a verb of a rule that can only narrow. Each guard is one file in `rules/guards/`.
+
+A guard is the frozen, parsed form of one verb in one rule. It reads the call through a `View` (so that what it read is
+on record), reads the state, and answers with a verdict; it changes nothing. What it wants changed it says as `Change`s,
+and `fold` applies them, both live and when the ledger is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from rules.decision import Answer, Change, Executed, Limit, OutcomeKind
+from rules.fields import Field, Value
+from rules.state import State
+from rules.yamltree import Node
+
+
+class View(Protocol):
+    """A call as a guard sees it: every read is recorded as a fact."""
+
+    @property
+    def call_id(self) -> str: ...
+    @property
+    def tool(self) -> str: ...
+    @property
+    def writes(self) -> bool: ...
+
+    def read(self, field: Field) -> Value:
+        """The value of `field`, or `rules.fields.ABSENT`."""
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """The guard has no objection. `changes` take effect only if the whole call goes out."""
+
+    changes: tuple[Change, ...] = ()
+    send_at_ns: int = 0
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """The guard refuses. `code` is a key of `rules.codes.CODES`; `detail` is one or two plain sentences."""
+
+    code: str
+    detail: str
+    executed: Executed = "no"
+    field: str = ""
+    actual: str = ""
+    limit: str = ""
+    replay_of: str = ""
+    retry_after_ns: int = 0
+    limits: tuple[Limit, ...] = ()
+    next: tuple[str, ...] = ()
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """The same call was answered already: give the stored answer of call `of`."""
+
+    of: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """The same call is on its way: wait for call `call`, then decide again."""
+
+    call: str
+
+
+type Verdict = Pass | Refuse | Replay | Wait
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A call that was sent and has come to its end: what `settle` of the guards is told.
+
+    `claimed` are the changes that this guard's rule made when the call was let out.
+    """
+
+    call_id: str
+    rule: str
+    claimed: tuple[Change, ...]
+    kind: OutcomeKind
+    answer: Answer
+
+
+class Guard(Protocol):
+    """One verb in one rule, parsed. `verb` is its name in rule files, `stage` its place in the order of deciding."""
+
+    verb: ClassVar[str]
+    stage: ClassVar[int]
+    SCHEMA: ClassVar[dict[str, Any]]
+
+    @classmethod
+    def parse(cls, node: Node, rule_id: str) -> Guard:
+        """The guard that `node` says, short form or long. Raises `RuleFileError` pointing into `node`."""
+
+    def fields(self, writes: bool, method: str) -> tuple[Field, ...]:
+        """The fields that it would read for such a call: tells whether the body has to be buffered."""
+
+    def check(self, view: View, state: State, now_ns: int) -> Verdict:
+        """May this call go out, as far as this guard is concerned? Pure: reads `state`, changes nothing."""
+
+    def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
+        """What follows from the end of a call that this guard let out. Called with the rule set that let it out."""
+
+
+type Fold = Callable[[dict[str, Any], Change], None]
+"""Applies one change to its guard's table. Total over every change that any version of the guard has written."""

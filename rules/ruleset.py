@@ -1,0 +1,84 @@
+"""The rule set: what rule files mean after loading. Frozen values; `rules.load` makes them, `rules.decide` reads them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from rules.during import During
+from rules.guard import Guard
+from rules.index import Index
+from rules.pattern import Pattern
+from rules.where import Condition
+
+type Mode = Literal["enforce", "monitor"]
+type Effect = Literal["read", "write"]
+type DeclaredBody = Literal["json", "form", "multipart", "text", "none"]
+
+BODY_CAP_BYTES = 16 * 1024 * 1024
+"""A body that a decision needs is buffered up to this size unless its tool says `cap`."""
+
+READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Calls by these methods only read, unless their tool says otherwise. All others write."""
+
+
+class Match(msgspec.Struct, frozen=True):
+    """One way for a call to match: a pattern, and perhaps a condition on query, header or body."""
+
+    pattern: Pattern
+    where: Condition | None = None
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """What an API operation is. `effect` and `body` are None where the file leaves them to the call.
+
+    `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
+    `source`: "file:line" for messages.
+    """
+
+    name: str
+    matches: tuple[Match, ...]
+    effect: Effect | None = None
+    body: DeclaredBody | None = None
+    credential: str = ""
+    cap_bytes: int = BODY_CAP_BYTES
+    source: str = ""
+
+
+class Selector(msgspec.Struct, frozen=True):
+    """Which calls. Every part that is given must hold. `tools` holds resolved names (globs are expanded at load)."""
+
+    tools: frozenset[str] | None = None
+    matches: tuple[Match, ...] | None = None
+    agents: tuple[str, ...] | None = None
+    runs: tuple[str, ...] | None = None
+    where: Condition | None = None
+    during: During | None = None
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """What may happen to the calls that its selector picks. `deny` is the reason given, or None."""
+
+    id: str
+    select: Selector
+    unless: Selector | None = None
+    allow: bool = False
+    deny: str | None = None
+    guards: tuple[Guard, ...] = ()
+    mode: Mode = "enforce"
+    source: str = ""
+
+
+class RuleSet(msgspec.Struct, frozen=True):
+    """Everything in force at one moment.
+
+    `digest`: SHA-256 (hex) over the texts of all files that it was made from, and our version.
+    `index`: finds the tools and the rules' own patterns that a call matches. Rules are sorted by id.
+    """
+
+    digest: str
+    tools: dict[str, Tool]
+    rules: tuple[Rule, ...]
+    index: Index
+    mode: Mode = "enforce"
