@@ -1,0 +1,42 @@
+# What a developer does here. Every target makes .venv ready first (.ci/bootstrap); nothing else has to be installed.
+
+PY = .venv/bin/python
+JOBS = 2
+
+.PHONY: help demo test lint fix bench docs lock clean venv
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
+
+venv:
+	@./.ci/bootstrap
+
+demo: venv ## the same agent without and with Borderpost, side by side
+	@$(PY) -m cli demo
+
+test: venv ## all tests (PYTEST="-k words" to choose)
+	$(PY) -m pytest -n $(JOBS) $(PYTEST)
+
+lint: venv ## style, types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+fix: venv ## mend what can be mended by machine
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: venv ## a short run of the benchmarks
+	$(PY) bench/bench_decide.py
+	$(PY) bench/bench_proxy.py
+
+docs: venv ## run every example in README and docs
+	$(PY) -m pytest tests/test_docs.py
+
+lock: ## pin the newest permitted dependencies again (needs uv)
+	uv pip compile --universal --python-version 3.12 --group dev --upgrade --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --quiet --output-file .ci/lock.txt pyproject.toml
+
+clean: ## remove what was made, .venv included
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
