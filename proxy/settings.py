@@ -1,0 +1,122 @@
+"""How one proxy is set up: frozen values that the command line fills in, and what makes them acceptable."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_AGENT = "default"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Names of agents and ids of runs: they stand in proxy URLs, in rule files and in the ledger."""
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. The text is one line for the person who started us."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What `run` and `serve` need to know, checked.
+
+    `rules`: the paths given with `--rules`; empty means the usual places. `mode`: None where the rule files say it.
+    `listen_port`: 0 takes any free port. `upstream_ca`: PEM files of further authorities to trust upstream.
+    `agent`: who the child of `run` is, and under `serve` a client on this machine that sends no token.
+    `run`, `token`: the run of that child and what it authenticates with; both empty under `serve`.
+    `reload`: follow changes of the rule files.
+    """
+
+    command: Literal["run", "serve"]
+    ledger: Path
+    confdir: Path
+    listen_host: str
+    listen_port: int
+    rules: tuple[Path, ...] = ()
+    upstream_ca: tuple[Path, ...] = ()
+    mode: Literal["enforce", "monitor"] | None = None
+    agent: str = DEFAULT_AGENT
+    run: str = ""
+    token: str = ""
+    reload: bool = False
+
+    @property
+    def token_required(self) -> bool:
+        """Whether a client without a token is refused: always under `run`, and wherever others can connect."""
+        return bool(self.token) or not is_loopback(self.listen_host)
+
+    @property
+    def listen(self) -> str:
+        """The listening address as text, `host:port`."""
+        return format_address(self.listen_host, self.listen_port)
+
+    def check(self, *, agents: int) -> None:
+        """Raise `SettingsError` when these settings must not be used. `agents`: how many agents have a token."""
+        for word, what in ((self.agent, "agent name"), (self.run or "r", "run id")):
+            check_name(word, what)
+        if self.command == "run" and not self.token:
+            raise SettingsError("`run` needs a token for its child")
+        if not is_loopback(self.listen_host) and not self.token and not agents:
+            raise SettingsError(
+                f"refusing to listen on `{self.listen_host}` without agents: anybody who reaches it could use it; "
+                "give each agent a token with `borderpost agent add NAME`, or listen on 127.0.0.1"
+            )
+        for path in self.upstream_ca:
+            _check_pem(path)
+
+
+def check_name(text: str, what: str) -> str:
+    """`text`, or `SettingsError` when it cannot be the name of an agent or the id of a run."""
+    if NAME.fullmatch(text) is None:
+        raise SettingsError(f"`{text}` is no {what}: use up to 64 letters, digits, `.`, `_` and `-`")
+    return text
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[V6]:PORT`, `:PORT` or `PORT` as (host, port); without a host it is 127.0.0.1."""
+    host, colon, port = text.rpartition(":")
+    host = host if colon else ""
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise SettingsError(f"`{text}` is ambiguous: write an IPv6 address in brackets, `[::1]:8080`")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise SettingsError(f"`{text}` is no listening address: write `HOST:PORT`, such as `{DEFAULT_LISTEN}`")
+    return host or "127.0.0.1", int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to a listener on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_run_id() -> str:
+    """A fresh run id, such as `r_7f3kq2mx`: 40 random bits."""
+    return "r_" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(8))
+
+
+def new_token() -> str:
+    """A fresh token: 256 random bits in characters that a proxy URL takes as they are."""
+    return "bp_" + secrets.token_urlsafe(32)
+
+
+def _check_pem(path: Path) -> None:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read `{path}` given as --upstream-ca: {error.strerror}") from None
+    if b"-----BEGIN CERTIFICATE-----" not in text:
+        raise SettingsError(f"`{path}` given as --upstream-ca holds no certificate: it has to be a PEM file")
