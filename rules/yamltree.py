@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import msgspec
 import yaml
 
-from rules.problems import Mark, Problem, RuleFileError
+from rules.problems import LINE_BREAK, Mark, Problem, RuleFileError
 
 type Events = Callable[[], Any]
 """Gives libyaml's next event. Its stubs do not say what events hold, hence `Any`."""
@@ -34,6 +34,7 @@ class Node(msgspec.Struct, frozen=True):
     """One YAML value. Exactly one of the three holds it: `scalar`, `items` or `entries`, as `kind` says.
 
     `kind`: "scalar", "list" or "map". `entries` are (key, value) in file order; keys are scalar nodes holding text.
+    `inset`: for a text that stands in the file letter by letter, how far behind `mark` it starts (its quote); else -1.
     """
 
     kind: str
@@ -41,6 +42,13 @@ class Node(msgspec.Struct, frozen=True):
     scalar: Scalar = None
     items: tuple[Node, ...] = ()
     entries: tuple[tuple[Node, Node], ...] = ()
+    inset: int = -1
+
+    def at(self, offset: int) -> Mark:
+        """The place of the text's letter at `offset`; the text's own place where escapes or lines hide it."""
+        if self.inset < 0:
+            return self.mark
+        return Mark(self.mark.file, self.mark.line, self.mark.col + self.inset + offset)
 
     def get(self, key: str) -> Node | None:
         """The value under `key` of a map, or None when it is not there."""
@@ -94,7 +102,6 @@ def read(text: str, file: str) -> tuple[Node | None, tuple[Problem, ...]]:
     return root, tuple(reader.problems)
 
 
-LINE_BREAK = re.compile(r"\r\n|\n|\r")
 _BOM = "\ufeff"
 # Outside YAML's printable set (1.2.2 section 5.1); line breaks of YAML 1.1 only; and what reorders or hides text.
 _HIDDEN = re.compile(
@@ -168,7 +175,8 @@ class _Reader:
             message = f"the tag `{event.tag.replace('tag:yaml.org,2002:', '!!')}` is not allowed"
             self.report("yaml-tag", message, mark, "remove it; quote a value that is meant as text")
         if isinstance(event, yaml.ScalarEvent):
-            return Node("scalar", mark, event.value if event.style else self.resolve(event.value, mark))
+            value = event.value if event.style else self.resolve(event.value, mark)
+            return Node("scalar", mark, value, inset=_inset(event))
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Node] = []
             while not isinstance(item := take(), yaml.SequenceEndEvent):
@@ -217,6 +225,12 @@ class _Reader:
         if not whole:
             return Decimal(value)
         return int(value, {"0o": 8, "0x": 16}.get(value[:2], 10))
+
+
+def _inset(event: Any) -> int:
+    inset = 1 if event.style else 0
+    width = event.end_mark.column - event.start_mark.column
+    return inset if event.start_mark.line == event.end_mark.line and width == len(event.value) + 2 * inset else -1
 
 
 def _odd_key(key: Node) -> tuple[str, Mark, str]:
