@@ -1,0 +1,101 @@
+"""Reading the shape of rule files: known keys, right types, and a report that collects what is wrong while reading on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from rules.problems import Mark, Problem, RuleFileError
+from rules.suggest import suggest
+from rules.yamltree import Node
+
+
+class Report:
+    """Everything that was found wrong so far. Its readers answer None where they found the value unusable."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, code: str, message: str, at: Node | Mark, help: str = "") -> None:
+        self.problems.append(Problem(code, message, at.mark if isinstance(at, Node) else at, help))
+
+    def attempt[T](self, parse: Callable[[], T]) -> T | None:
+        """What `parse` returns, or None with its problems in the report."""
+        try:
+            return parse()
+        except RuleFileError as error:
+            self.problems.extend(error.problems)
+            return None
+
+    def keys(self, node: Node, what: str, known: Collection[str], later: Collection[str] = ()) -> dict[str, Node]:
+        """The values of the map `node` by key, without the keys that are not `known`. `what` names it: "a rule"."""
+        if node.kind != "map":
+            self.wrong_type(node, what, "a mapping")
+            return {}
+        values: dict[str, Node] = {}
+        for key, value in node.entries:
+            name = str(key.scalar)
+            if name in known:
+                values[name] = value
+            elif name in later:
+                message = f"`{name}` is not supported by this version"
+                self.add("not-supported", message, key, "remove it; what it would narrow has to be narrowed otherwise")
+            else:
+                close = suggest(name, [*known, *later]) or f"its keys are {', '.join(known)}"
+                self.add("unknown-key", f"`{name}` is not a key of {what}", key, close)
+        return values
+
+    def text(self, node: Node, what: str) -> str | None:
+        """The text that `node` holds. Numbers and the like are not taken for text: they have to be quoted."""
+        if not isinstance(node.scalar, str):
+            quote = "quote it" if node.kind == "scalar" and node.scalar is not None else ""
+            self.wrong_type(node, what, "a text", quote)
+            return None
+        if not node.scalar.strip():
+            self.add("empty-value", f"{what} is empty", node, "write what is meant, or remove it")
+            return None
+        return node.scalar
+
+    def texts(self, node: Node, what: str) -> tuple[tuple[str, Node], ...]:
+        """The texts of `node`, which is one text or a list of them, each with its own node."""
+        if node.kind == "map":
+            self.wrong_type(node, what, "a text or a list of texts")
+            return ()
+        found = [(self.text(item, what), item) for item in self.some(node, what)]
+        return tuple((text, item) for text, item in found if text is not None)
+
+    def some(self, node: Node, what: str) -> tuple[Node, ...]:
+        """The items of a list, or the one value that stands in its place. An empty list says nothing: a problem."""
+        if node.kind != "list":
+            return (node,)
+        if not node.items:
+            self.add("empty-value", f"the list of {what} is empty", node, "write what is meant, or remove it")
+        return node.items
+
+    def choice(self, node: Node, what: str, allowed: Collection[str]) -> str | None:
+        """The one of `allowed` that `node` says."""
+        text = self.text(node, what)
+        if text is None or text in allowed:
+            return text
+        words = ", ".join(f"`{word}`" for word in allowed)
+        self.add("bad-value", f"`{text}` is not a value of {what}: it is one of {words}", node, suggest(text, allowed))
+        return None
+
+    def wrong_type(self, node: Node, what: str, wanted: str, help: str = "") -> None:
+        self.add("wrong-type", f"{what} has to be {wanted}, not {describe(node)}", node, help)
+
+
+def describe(node: Node) -> str:
+    """What `node` is, in words for a message."""
+    match node.scalar:
+        case None if node.kind == "map":
+            return "a mapping"
+        case None if node.kind == "list":
+            return "a list"
+        case None:
+            return "empty"
+        case bool():
+            return f"`{str(node.scalar).lower()}`"
+        case str():
+            return "a text"
+        case _:
+            return f"the number `{node.scalar}`"

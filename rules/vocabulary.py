@@ -1,0 +1,102 @@
+"""The words of rule files: what may stand where, and what each means. The loader and the editor schema read this table.
+
+Guards are not here: each brings its own word and schema (`rules.guards`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+type Schema = dict[str, Any]
+"""A piece of JSON Schema, draft 7."""
+
+
+class Word(msgspec.Struct, frozen=True):
+    """One key of a mapping: what it means, in a sentence for editors, and the shape of its value."""
+
+    description: str
+    schema: Schema
+
+
+MODES = ("enforce", "monitor")
+EFFECTS = ("read", "write")
+BODIES = ("json", "form", "multipart", "text", "none")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+"""Ids of rules and names of tools: they stand in refusals, headers and the ledger."""
+
+SIZE = r"([1-9][0-9]{0,11})(B|kB|KB|KiB|MB|MiB|GB|GiB)"
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/definitions/{name}"}
+
+
+def one_or_list(item: Schema) -> Schema:
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+
+
+TEXT: Schema = {"type": "string", "minLength": 1}
+TEXTS = one_or_list(TEXT)
+MATCHES = one_or_list({"anyOf": [ref("pattern"), ref("match")]})
+MODE: Schema = {"enum": list(MODES)}
+
+FILE: dict[str, Word] = {
+    "version": Word("The version of the language of rule files. It is 1.", {"const": 1}),
+    "use": Word("Shipped packs whose tools this rule set uses, such as [stripe, github].", one_or_list(TEXT)),
+    "mode": Word("monitor: record what the rules would refuse, but refuse nothing for it. Default: enforce.", MODE),
+    "tools": Word(
+        "Names for operations of APIs: what a call is.",
+        {"type": "object", "propertyNames": {"pattern": f"^{NAME}$"}, "additionalProperties": ref("tool")},
+    ),
+    "rules": Word("What may happen to calls.", {"type": "array", "items": ref("rule")}),
+    "tests": Word("Calls, and what is expected to be decided for them.", {"type": "array", "items": ref("test")}),
+}
+
+TOOL: dict[str, Word] = {
+    "match": Word("The calls that are this tool: a pattern, a mapping with `request` and `where`, or a list.", MATCHES),
+    "effect": Word(
+        "Whether its calls only read. Default: GET, HEAD and OPTIONS read, all else writes.", {"enum": list(EFFECTS)}
+    ),
+    "body": Word("How its request bodies read. Default: as their content type says.", {"enum": list(BODIES)}),
+    "credential": Word(
+        "Where the caller's secret is, when not in Authorization: header.NAME or query.NAME.",
+        {"type": "string", "pattern": "^(header|query)\\.."},
+    ),
+    "cap": Word(
+        "The largest body that is buffered to decide, such as 1MiB. Default: 16MiB; at most 256MiB.",
+        {"type": "string", "pattern": f"^{SIZE}$"},
+    ),
+}
+
+MATCH: dict[str, Word] = {
+    "request": Word("The pattern: METHOD[|METHOD] scheme://host[:port]/path.", ref("pattern")),
+    "where": Word("A condition on query, header or body that tells these calls from others.", ref("condition")),
+}
+
+SELECT: dict[str, Word] = {
+    "tool": Word("The tools: a name, a glob such as stripe.*, or a list of these.", TEXTS),
+    "match": Word("The calls, instead of `tool`: a pattern, a mapping with `request` and `where`, or a list.", MATCHES),
+    "agent": Word("The agents: a name, a glob such as docs-*, or a list of these.", TEXTS),
+    "run": Word("The runs: an id, a glob, or a list of these.", TEXTS),
+    "where": Word("A condition on the fields of the call.", ref("condition")),
+    "during": Word("When: days, from, to and a time zone.", ref("during")),
+}
+
+RULE: dict[str, Word] = {
+    "id": Word("The rule's name in refusals and in the ledger.", {"type": "string", "pattern": f"^{NAME}$"}),
+    **SELECT,
+    "unless": Word("The rule does not apply to calls that these selectors pick.", ref("selector")),
+    "allow": Word("Permits the calls, as far as no deny and no guard objects.", {"const": True}),
+    "deny": Word("Refuses the calls; the text is the reason that the agent reads.", {"anyOf": [TEXT, {"const": True}]}),
+    "mode": Word("monitor: record what this rule would refuse, but refuse nothing for it. Default: enforce.", MODE),
+}
+
+LATER: dict[str, frozenset[str]] = {
+    "tool": frozenset({"params", "params_mode", "upstream_key", "expect", "refusal"}),
+    "match": frozenset({"mcp", "graphql"}),
+    "selector": frozenset({"after"}),
+    "rule": frozenset({"after", "approve", "breaker", "budget", "concurrency", "loop", "require"}),
+}
+"""Words that the language has and this version does not support: refused by name, so that nobody relies on them."""
