@@ -18,6 +18,7 @@ from typing import Literal
 
 import msgspec
 
+from proxy.confdir import reason
 from proxy.settings import SettingsError, check_name, new_token
 
 type Reason = Literal["unknown agent", "wrong token", "expired", "agents.json unreadable"]
@@ -102,7 +103,7 @@ class Agents:
         except FileNotFoundError:
             self._agents, self._seen = {}, None
         except OSError as error:
-            raise AgentsError(f"cannot read `{self._path}`: {error.strerror}") from None
+            raise AgentsError(f"cannot read `{self._path}`: {reason(error)}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AgentsError(f"`{self._path}` is damaged: {error}; remove it and add the agents again") from None
         return self._agents
@@ -114,14 +115,14 @@ class Agents:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise AgentsError(f"cannot write `{self._path}`: {error.strerror}") from None
+            raise AgentsError(f"cannot write `{self._path}`: {reason(error)}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             agents = dict(self._current())
             yield agents
             self._write(agents)
         except OSError as error:
-            raise AgentsError(f"cannot write `{self._path}`: {error.strerror}") from None
+            raise AgentsError(f"cannot write `{self._path}`: {reason(error)}") from None
         finally:
             os.close(lock)
 

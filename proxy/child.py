@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from proxy.confdir import reason
 from proxy.settings import format_address
 
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "WSS_PROXY", "wss_proxy")
@@ -118,7 +119,7 @@ async def run(command: Sequence[str], environment: Mapping[str, str], *, grace_s
         try:
             process = await asyncio.create_subprocess_exec(*command, executable=program, env=dict(environment))
         except OSError as error:
-            raise ChildError(f"cannot run `{command[0]}`: {error.strerror}") from None
+            raise ChildError(f"cannot run `{command[0]}`: {reason(error)}") from None
         undo.callback(forward.stop)
         forward.start(process)
         try:

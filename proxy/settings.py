@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from proxy.confdir import reason
+
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_AGENT = "default"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -103,11 +105,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def new_run_id() -> str:
-    """A fresh run id, such as `r_7f3kq2mx`: 40 random bits."""
-    return "r_" + "".join(secrets.choice("0123456789abcdefghjkmnpqrstvwxyz") for _ in range(8))
-
-
 def new_token() -> str:
     """A fresh token: 256 random bits in characters that a proxy URL takes as they are."""
     return "bp_" + secrets.token_urlsafe(32)
@@ -117,6 +114,6 @@ def _check_pem(path: Path) -> None:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"cannot read `{path}` given as --upstream-ca: {error.strerror}") from None
+        raise SettingsError(f"cannot read `{path}` given as --upstream-ca: {reason(error)}") from None
     if b"-----BEGIN CERTIFICATE-----" not in text:
         raise SettingsError(f"`{path}` given as --upstream-ca holds no certificate: it has to be a PEM file")

@@ -134,7 +134,7 @@ async def test_a_program_that_is_not_there_is_one_line() -> None:
 async def test_a_file_that_is_no_program_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken").write_bytes(b"\x7fELF nonsense")
     (tmp_path / "broken").chmod(0o700)
-    with pytest.raises(child.ChildError, match=r"cannot run `.*broken`: Exec format error"):
+    with pytest.raises(child.ChildError, match=r"cannot run `.*broken`: exec format error"):
         await child.run([str(tmp_path / "broken")], os.environ)
 
 
