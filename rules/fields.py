@@ -1,0 +1,336 @@
+"""Fields: the names by which rules read a call, and what stands behind them.
+
+    path.NAME          what `{NAME}` in the pattern captured, in the path or in the host
+    query.NAME         a query parameter
+    header.NAME        a header, by any case
+    body.a.b           a member of a JSON object; in forms, `a[b]` is the same
+    body.to[].email    of every element
+    body["odd.name"]   quotes for names that hold other signs than letters, digits, `_` and `-`
+    agent run tool host method credential
+
+Text from paths, queries, headers, forms and multipart bodies is `WireText`: it may spell a number, JSON text may not.
+What can be read in two ways is never guessed: a parameter or header that stands twice, `a` beside `a[b]`, one value
+where `[]` expects a list. It reads as `Many` with `ambiguous` set, which no allow accepts and every deny looks into.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import Final, Literal, NoReturn, cast
+
+import msgspec
+
+from rules.call import Body, Call, Json, Part
+from rules.decision import Plain
+from rules.problems import Problem, RuleFileError
+from rules.yamltree import Node
+
+
+class Absent(enum.Enum):
+    """The type of `ABSENT`."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+"""The call has no such field. Not the same as JSON's null, which is a value."""
+
+
+class Many(msgspec.Struct, frozen=True):
+    """Several values behind one field. `ambiguous`: they are readings of one value, and nobody knows which counts."""
+
+    values: tuple[Json | Absent, ...]
+    ambiguous: bool = False
+
+
+type Value = Json | Many | Absent
+
+
+class WireText(str):
+    """Text that came without a type, from path, query, header, form or multipart: `"5"` here may be a number."""
+
+    __slots__ = ()
+
+
+class ConditionError(Exception):
+    """A field can not be read or compared. Deciding ends here, with a refusal."""
+
+
+EACH: Final = 0
+"""The step `[]`: into every element of a list. Other steps are the names of members."""
+
+type Step = str | Literal[0]
+type Place = Literal["path", "query", "header", "body", "agent", "run", "tool", "host", "method", "credential"]
+
+DEPTH = 8
+"""Names of form fields may nest this deep (`a[b][c]` is three); deeper ones can be read in no way."""
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A parsed field name. `text` is its normal spelling: equal fields have equal texts."""
+
+    text: str
+    place: Place
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def needs_body(self) -> bool:
+        return self.place == "body"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_NAMED: Final = ("path", "query", "header", "body")
+_ALONE: Final = ("agent", "run", "tool", "host", "method", "credential")
+_STEP = re.compile(r"\.([A-Za-z0-9_$@-]+)|(\[\])|\[(\"(?:[^\"\\]|\\.)*\")\]")
+_WORD = re.compile(r"[A-Za-z0-9_$@-]+")
+
+
+def parse_field(text: str, node: Node) -> Field:
+    """The field that `text` names. Raises `RuleFileError` pointing into `node`, whose text it is (or whose part)."""
+    offset = max(node.scalar.find(text), 0) if isinstance(node.scalar, str) else 0
+
+    def fail(at: int, message: str, help: str, code: str = "field") -> NoReturn:
+        raise RuleFileError((Problem(code, message, node.at(offset + at), help),))
+
+    head = _WORD.match(text)
+    place = head[0] if head else ""
+    if place == "args":
+        fail(0, "`args` is not supported by this version", "", "not-supported")
+    if place not in _NAMED and place not in _ALONE:
+        near = difflib.get_close_matches(place, (*_NAMED, *_ALONE), 1)
+        if near:
+            fail(0, f"`{text}` is not a field", f"did you mean `{near[0]}{text[len(place) :]}`?")
+        fail(0, f"`{text}` is not a field", f"fields start with {_list(_NAMED)}, or are {_list(_ALONE)}")
+    steps: list[Step] = []
+    at = len(place)
+    while at < len(text):
+        found = _STEP.match(text, at)
+        if not found:
+            fail(at, f"`{text[at:]}` in `{text}` can not be read", f'quote odd names: `{place}["odd.name"]`')
+        name, each, quoted = found.groups()
+        if quoted:
+            try:
+                name = json.loads(quoted)
+            except ValueError:
+                fail(at, f"`{quoted}` is not a quoted name", 'escape only `\\"` and `\\\\`, as in JSON')
+        steps.append(EACH if each else name.lower() if place == "header" else name)
+        at = found.end()
+    if place in _ALONE and steps:
+        fail(len(place), f"`{place}` has no members", f"write `{place}` alone")
+    if place in _NAMED and place != "body":
+        if not steps or steps[0] == EACH:
+            fail(len(place), f"`{text}` names no {_WHAT[place]}", f"write `{place}.NAME`")
+        if len(steps) > (1 if place == "path" or steps[-1] != EACH else 2):
+            fail(len(place), f"a {_WHAT[place]} has no members", f'quote a name with signs in it: `{place}["a.b"]`')
+    return Field(place + "".join(map(_spell, steps)), cast(Place, place), tuple(steps))
+
+
+_WHAT: Final = {"path": "part of the path", "query": "query parameter", "header": "header"}
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _spell(step: Step) -> str:
+    if step == EACH:
+        return "[]"
+    return f".{step}" if _WORD.fullmatch(step) else f"[{json.dumps(step, ensure_ascii=False)}]"
+
+
+def read_field(call: Call, bindings: Mapping[str, str], field: Field, tool: str = "") -> Value:
+    """What `call` has behind `field`. `bindings`: what its pattern captured; `tool`: the tool that names it.
+
+    Raises `ConditionError` where the body is needed but was not read, or can not be decoded.
+    """
+    place = field.place
+    if place == "body":
+        return _read_body(call.body, field.steps)
+    if place == "path":
+        captured = bindings.get(cast(str, field.steps[0]))
+        return ABSENT if captured is None else WireText(captured)
+    if place in ("query", "header"):
+        name = field.steps[0]
+        found = [WireText(value) for key, value in (call.query if place == "query" else call.headers) if key == name]
+        if len(field.steps) == 2:
+            return Many(tuple(found)) if found else ABSENT
+        if len(found) > 1:
+            return Many(tuple(found), ambiguous=True)
+        return found[0] if found else ABSENT
+    alone: str = tool if place == "tool" else getattr(call, place)
+    return alone or ABSENT
+
+
+def plain(value: Value) -> Plain:
+    """`value` as the ledger keeps it: decimals as text, `{"absent": true}`, `{"many": [...], "ambiguous": ...}`."""
+    if isinstance(value, Absent):
+        return {"absent": True}
+    if isinstance(value, Many):
+        return {"many": [plain(each) for each in value.values], "ambiguous": value.ambiguous}
+    if isinstance(value, str | Decimal):
+        return str(value)
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return value
+
+
+class _Either(msgspec.Struct, frozen=True):
+    """In a decoded form: readings of one place that exclude each other."""
+
+    readings: tuple[object, ...]
+
+
+def _read_body(body: Body, steps: tuple[Step, ...]) -> Value:
+    if body.kind in ("unread", "undecodable"):
+        raise ConditionError(f"the body is needed but {body.problem or 'was not read'}")
+    if body.kind == "json":
+        root: object = body.json
+    elif body.kind == "form":
+        root = _tree(((name, WireText(value)) for name, value in body.fields), steps)
+    elif body.kind == "multipart":
+        root = _tree(((part.name, _part(part)) for part in body.parts), steps)
+    else:
+        return ABSENT
+    found: list[Json | Absent] = []
+    ambiguous = _walk(root, steps, 0, found)
+    if ambiguous:
+        found = [value for value in found if value is not ABSENT]
+    if all(value is ABSENT for value in found):
+        return ABSENT
+    if ambiguous or EACH in steps:
+        return Many(tuple(found), ambiguous)
+    return found[0]
+
+
+def _walk(value: object, steps: tuple[Step, ...], at: int, found: list[Json | Absent]) -> bool:
+    """Collects what stands behind `steps[at:]` in `value`. True: it could also be read in another way."""
+    if isinstance(value, _Either):
+        for reading in value.readings:
+            _walk(reading, steps, at, found)
+        return True
+    if at == len(steps):
+        found.append(_json(value))
+        return _undecided(value)
+    step = steps[at]
+    elements = _elements(value)
+    if step == EACH:
+        if elements is None:  # one value where a list is expected: many APIs take either
+            _walk(value, steps, at + 1, found)
+            return True
+        if not elements:
+            found.append(ABSENT)
+            return False
+        return sum(_walk(element, steps, at + 1, found) for element in elements) > 0
+    if isinstance(value, dict):
+        if step in value:
+            return _walk(value[step], steps, at + 1, found)
+    elif elements:  # a list where one object is expected
+        for element in elements:
+            _walk(element, steps, at, found)
+        return True
+    found.append(ABSENT)
+    return False
+
+
+class _Indexed(dict[str, object]):
+    """In a decoded form: `a[0]`, `a[1]`. A list for `[]`, an object for a field that names a member `0`."""
+
+
+def _elements(value: object) -> list[object] | None:
+    if isinstance(value, _Indexed):
+        return [value[key] for key in sorted(value, key=int)]
+    return value if isinstance(value, list) else None
+
+
+def _json(value: object) -> Json:
+    if isinstance(value, _Either):
+        return [_json(reading) for reading in value.readings]
+    elements = _elements(value)
+    if elements is not None:
+        return [_json(element) for element in elements]
+    if isinstance(value, dict):
+        return {name: _json(member) for name, member in value.items()}
+    return cast(Json, value)
+
+
+def _undecided(value: object) -> bool:
+    """Whether a decoded form holds, anywhere in `value`, what can be read in two ways."""
+    if isinstance(value, dict):
+        return any(map(_undecided, value.values()))
+    if isinstance(value, list):
+        return any(map(_undecided, value))
+    return isinstance(value, _Either)
+
+
+class _Slot(msgspec.Struct):
+    """One place of a form while it is decoded. `odd`: values whose names are not well formed from here on."""
+
+    values: list[object] = []
+    members: dict[str, _Slot] = {}
+    odd: list[object] = []
+
+
+_BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+_KEY = re.compile(r"\[([^\[\]]*)\]")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def _tree(pairs: Iterable[tuple[str, object]], steps: tuple[Step, ...]) -> object:
+    """The object that bracket names spell, as far as `steps` lead into it."""
+    root = _Slot()
+    wanted = steps[0] if steps else EACH
+    for name, value in pairs:
+        head = name.split("[", 1)[0]
+        if wanted not in (EACH, name, head):
+            continue
+        parsed = _BRACKETS.fullmatch(name)
+        keys = _KEY.findall(parsed[2]) if parsed else []
+        if not parsed or len(keys) >= DEPTH:
+            if name != wanted:
+                root.members.setdefault(head, _Slot()).odd.append(value)
+                continue
+            head, keys = name, []
+        slot = root.members.setdefault(head, _Slot())
+        for key in keys:
+            slot = slot.members.setdefault(key, _Slot())
+        slot.values.append(value)
+    return {name: _decode(slot) for name, slot in root.members.items()}
+
+
+def _decode(slot: _Slot) -> object:
+    readings = [*slot.values, *slot.odd, *_members(slot.members)]
+    return readings[0] if len(readings) == 1 and not slot.odd else _Either(tuple(readings))
+
+
+def _members(slots: dict[str, _Slot]) -> Iterator[object]:
+    """The list or object that `slots` are; both where `a[]` stands beside `a[b]`."""
+    pushed = slots.get("")
+    if pushed:
+        if pushed.values:
+            yield list(pushed.values)
+        if pushed.members:  # `a[][b]=1&a[][c]=2`: one element or two? Servers differ.
+            yield _Either(([_decode(_Slot(members=pushed.members))],))
+    named = {key: _decode(slot) for key, slot in slots.items() if key}
+    if named:
+        yield _Indexed(named) if all(map(_INDEX.fullmatch, named)) else named
+
+
+_NO_BYTES: Final = hashlib.sha256(b"").digest()
+
+
+def _part(part: Part) -> object:
+    """A part's text; for files, and for parts that are not text, what is known about them."""
+    if not part.filename and (part.text or part.sha256 in (b"", _NO_BYTES)):
+        return WireText(part.text)
+    named = {"filename": part.filename, "media_type": part.media_type}
+    return {**{key: WireText(value) for key, value in named.items()}, "sha256": part.sha256.hex()}
