@@ -1,0 +1,215 @@
+"""Refusals: answers that a person, an SDK and a language model all understand. One body serves all of them.
+
+RFC 9457 problem details, with mirrors of `detail` and `code` where SDKs look for them (`error.message`: Stripe, OpenAI,
+Google; `message`: GitHub; `__type`: AWS). Proxy-Status is RFC 9209, RateLimit draft-ietf-httpapi-ratelimit-headers.
+Nothing here reveals a secret, and nothing an agent reads holds control or direction-changing characters.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from rules.codes import CODES, Code
+from rules.decision import Decision, Executed, Limit, Plain, Violation
+
+RETRY_AFTER_CAP_S = 10
+"""Several SDKs sleep in silence for as long as Retry-After says: above this, the time stands in the body only."""
+
+_REASON_CAP = 80
+_DETAIL_CAP = 1000
+_FIELD_CAP = 200
+_NS = 1_000_000_000
+
+_EXECUTED: dict[Executed, str] = {
+    "no": "Nothing was executed.",
+    "yes": "It was executed already.",
+    "unknown": "Whether it was executed is not known.",
+}
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer of our own: `headers` are lower-case (name, value) pairs that encode as Latin-1 (those of refusals as
+    ASCII); `reason` is ASCII, and empty for HTTP/2, which has none."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def render(decision: Decision, *, method: str, http_version: str, call_id: str, now_ns: int) -> Reply:
+    """The answer to a call that `decision` (a deny, or a throttle that can wait no longer) refuses."""
+    return _reply(
+        decision.code,
+        decision.detail,
+        executed=decision.executed,
+        rules=decision.rules,
+        violations=decision.violations,
+        advice=decision.next,
+        limits=decision.limits,
+        first_call=decision.replay_of,
+        retry_after_ns=decision.retry_after_ns,
+        method=method,
+        http_version=http_version,
+        call_id=call_id,
+        now_ns=now_ns,
+    )
+
+
+def render_failure(
+    code: str,
+    detail: str,
+    *,
+    method: str,
+    http_version: str,
+    call_id: str,
+    executed: Executed = "no",
+) -> Reply:
+    """The answer where no rule refused: `upstream-failed`, a `WireError`, a missing token (407), a fault of ours."""
+    return _reply(code, detail, executed=executed, method=method, http_version=http_version, call_id=call_id, now_ns=0)
+
+
+def _reply(
+    code: str,
+    detail: str,
+    *,
+    executed: Executed,
+    method: str,
+    http_version: str,
+    call_id: str,
+    now_ns: int,
+    rules: tuple[str, ...] = (),
+    violations: tuple[Violation, ...] = (),
+    advice: tuple[str, ...] = (),
+    limits: tuple[Limit, ...] = (),
+    first_call: str = "",
+    retry_after_ns: int = 0,
+) -> Reply:
+    entry = CODES[code]
+    after_s = -(-retry_after_ns // _NS) if retry_after_ns > 0 else None
+    when = entry.retry
+    soon = not entry.final and after_s is not None and after_s <= RETRY_AFTER_CAP_S
+    if code == "upstream-failed":
+        when = "yes" if executed == "no" else "after checking whether it was executed"
+        soon = executed == "no"
+    elif after_s is None and not entry.final:
+        when = "changed only"  # waiting would not help: no time is known at which it could succeed
+    sentences = readable(detail, _DETAIL_CAP)
+    sentences = sentences[:1].upper() + sentences[1:]
+    if "executed" not in sentences:
+        sentences = f"{sentences} {_EXECUTED[executed]}".lstrip()
+    title = entry.title + (f" ({', '.join(rules)})" if rules else "")
+    message = readable(f"{title}: {sentences}{_advice(when, after_s)}", 2 * _DETAIL_CAP)
+    problem: dict[str, Plain] = {
+        "type": f"urn:borderpost:refusal:{code}",
+        "title": entry.title,
+        "status": entry.status,
+        "detail": sentences,
+        "code": code,
+        "executed": executed,
+        "retry": {"when": when, "after_s": after_s},
+        "violations": [_violation(violation) for violation in violations],
+        "next": [readable(step, _DETAIL_CAP) for step in advice],
+        "call": call_id,
+        "message": message,
+        "__type": _type_name(code),
+        "errors": [{"message": message, "code": code}],
+        "error": {"message": message, "type": code.replace("-", "_"), "code": code},
+    }
+    if after_s is not None:
+        problem["resets_at"] = _utc(now_ns + retry_after_ns)
+    if first_call:
+        problem["first_call"] = first_call
+    body = (json.dumps(problem, ensure_ascii=False) + "\n").encode("utf-8") if method != "HEAD" else b""
+    headers = [
+        ("content-type", "application/problem+json"),
+        ("cache-control", "no-store"),
+        ("proxy-status", _proxy_status(entry, code, rules)),
+        ("x-amzn-errortype", _type_name(code)),
+        ("borderpost-call", _ascii(call_id)),
+    ]
+    if method != "HEAD":
+        headers.append(("content-length", str(len(body))))
+    if not soon:
+        headers += [("x-should-retry", "false"), ("stripe-should-retry", "false")]
+    elif after_s is not None and entry.status != 403:
+        headers.append(("retry-after", str(after_s)))
+    if entry.status == 429 and limits:
+        policies = [f"{_quoted(limit.rule)};q={limit.quota};w={limit.window_s}" for limit in limits]
+        states = [f"{_quoted(limit.rule)};r={limit.remaining};t={limit.reset_s}" for limit in limits]
+        headers += [("ratelimit-policy", ", ".join(policies)), ("ratelimit", ", ".join(states))]
+    if entry.status == 407:
+        headers.append(("proxy-authenticate", 'Basic realm="borderpost"'))
+    reason = _reason(entry, rules) if http_version.startswith("HTTP/1") else ""
+    return Reply(entry.status, reason, tuple(headers), body)
+
+
+def readable(text: str, cap: int) -> str:
+    """`text` on one line, without control, format (bidi, zero-width) and unassigned characters, at most `cap` long."""
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(" " if _separates(char) else char for char in text if _shows(char))
+    text = " ".join(text.split())
+    return text if len(text) <= cap else text[: cap - 3] + "..."
+
+
+def _separates(char: str) -> bool:
+    return char in "\t\n\r" or unicodedata.category(char) in ("Zl", "Zp")
+
+
+def _shows(char: str) -> bool:
+    return _separates(char) or unicodedata.category(char) not in ("Cc", "Cf", "Cn", "Co", "Cs")
+
+
+def _advice(when: str, after_s: int | None) -> str:
+    """The last sentence for the model: what sending it again would do."""
+    if when.startswith("never"):
+        return " Sending it again will be refused again."
+    if when == "yes" and after_s is not None:
+        return f" Try again in {after_s} s."
+    return ""
+
+
+def _violation(violation: Violation) -> dict[str, Plain]:
+    return {
+        "rule": readable(violation.rule, _FIELD_CAP),
+        "code": violation.code,
+        "detail": readable(violation.detail, _DETAIL_CAP),
+        "field": readable(violation.field, _FIELD_CAP),
+        "actual": readable(violation.actual, _FIELD_CAP),
+        "limit": readable(violation.limit, _FIELD_CAP),
+    }
+
+
+def _reason(entry: Code, rules: Iterable[str]) -> str:
+    names = ", ".join(rules)
+    reason = _ascii(f"{entry.title}: {names}" if names else entry.title)
+    return reason if len(reason) <= _REASON_CAP else reason[: _REASON_CAP - 3] + "..."
+
+
+def _ascii(text: str) -> str:
+    """Printable ASCII only, what else there is as `?`."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)
+
+
+def _quoted(text: str) -> str:
+    """An sf-string (RFC 9651 3.3.3)."""
+    return '"' + _ascii(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _proxy_status(entry: Code, code: str, rules: tuple[str, ...]) -> str:
+    details = f"{code}: {', '.join(rules)}" if rules else code
+    return f"borderpost; error={entry.proxy_status}; details={_quoted(details[:_FIELD_CAP])}"
+
+
+def _type_name(code: str) -> str:
+    return "".join(word.capitalize() for word in code.split("-"))
+
+
+def _utc(at_ns: int) -> str:
+    """RFC 3339 in whole seconds, rounded up: at that second it is open."""
+    return datetime.fromtimestamp(-(-at_ns // _NS), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

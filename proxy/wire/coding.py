@@ -1,0 +1,151 @@
+"""Bounded content-decoding: identity, gzip, deflate, br, zstd, and chains of two. Never more output than the cap.
+
+Every decompressor streams, so a bomb costs its cap and not its contents. What is truncated, has trailing bytes, or can
+be read in two ways is an error. Sources: RFC 9110 8.4, RFC 1950-1952, RFC 7932, RFC 8878.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import brotli  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
+import zstandard
+
+CHAIN_CAP = 2
+_MEMBERS_CAP = 1000
+_ZSTD_WINDOW_BYTES = 8 * 1024 * 1024
+_ZSTD_STEP_BYTES = 256
+"""A zstd block of 4 bytes can say 128 KiB: with steps of this size the cap is overshot by 8 MiB at most."""
+
+
+class CodingError(ValueError):
+    """The bytes cannot be content-decoded; the message is one sentence."""
+
+
+def codings(content_encoding: str | None) -> tuple[str, ...]:
+    """The codings that Content-Encoding names, in the order of their application, without `identity`."""
+    if content_encoding is None:
+        return ()
+    names = [name.strip(" \t").lower() for name in content_encoding.split(",")]
+    return tuple("gzip" if name == "x-gzip" else name for name in names if name != "identity")
+
+
+def decompress(raw: bytes, content_encoding: str | None, cap_bytes: int) -> bytes:
+    """`raw` without its content-codings. Raises `CodingError`, also when there would be more than `cap_bytes`."""
+    names = codings(content_encoding)
+    if len(names) > CHAIN_CAP:
+        raise CodingError(f"It has more than {CHAIN_CAP} content-codings.")
+    for name in reversed(names):
+        if name == "gzip":
+            raw = _gzip(raw, cap_bytes)
+        elif name == "deflate":
+            raw = _deflate(raw, cap_bytes)
+        elif name == "br":
+            raw = _brotli(raw, cap_bytes)
+        elif name == "zstd":
+            raw = _zstd(raw, cap_bytes)
+        else:
+            raise CodingError("Its content-coding is not one of gzip, deflate, br and zstd.")
+    if len(raw) > cap_bytes:
+        raise _too_large(cap_bytes)
+    return raw
+
+
+def _too_large(cap_bytes: int) -> CodingError:
+    return CodingError(f"It decodes to more than {cap_bytes} bytes.")
+
+
+def _inflate(raw: bytes, wbits: int, cap_bytes: int) -> tuple[bytes, bytes]:
+    """One zlib stream of `raw`, and what follows it."""
+    stream = zlib.decompressobj(wbits)
+    try:
+        out = stream.decompress(raw, cap_bytes + 1)
+    except zlib.error:
+        raise CodingError("Its content-coding is broken.") from None
+    if len(out) > cap_bytes:
+        raise _too_large(cap_bytes)
+    if not stream.eof:
+        raise CodingError("Its content-coding is cut short.")
+    return out, stream.unused_data
+
+
+def _gzip(raw: bytes, cap_bytes: int) -> bytes:
+    out, rest = _inflate(raw, 31, cap_bytes)
+    members = [out]
+    size_bytes = len(out)
+    while rest:
+        if len(members) == _MEMBERS_CAP:
+            raise CodingError("It has too many gzip members.")
+        out, rest = _inflate(rest, 31, cap_bytes - size_bytes)
+        size_bytes += len(out)
+        members.append(out)
+    return b"".join(members)
+
+
+def _deflate(raw: bytes, cap_bytes: int) -> bytes:
+    """`deflate` means the zlib format; many senders write raw deflate. What reads as both is refused."""
+    readings = []
+    problem = None
+    for wbits in (15, -15):
+        try:
+            out, rest = _inflate(raw, wbits, cap_bytes)
+        except CodingError as error:
+            problem = problem or error
+        else:
+            if not rest:
+                readings.append(out)
+    if len(readings) == 1:
+        return readings[0]
+    if readings:
+        raise CodingError("Its deflate coding can be read in two ways.")
+    raise problem or CodingError("It has bytes after its content-coding.")
+
+
+def _brotli(raw: bytes, cap_bytes: int) -> bytes:
+    stream = brotli.Decompressor()
+    pieces: list[bytes] = []
+    size_bytes = 0
+    feed = raw
+    try:
+        while not stream.is_finished():
+            piece = stream.process(feed, output_buffer_limit=cap_bytes - size_bytes + 1)
+            feed = b""
+            size_bytes += len(piece)
+            if size_bytes > cap_bytes:
+                raise _too_large(cap_bytes)
+            pieces.append(piece)
+            if not piece and not stream.is_finished():
+                raise CodingError("Its content-coding is cut short.")
+    except brotli.error:  # also for bytes after the end
+        raise CodingError("Its content-coding is broken.") from None
+    return b"".join(pieces)
+
+
+def _zstd(raw: bytes, cap_bytes: int) -> bytes:
+    pieces: list[bytes] = []
+    size_bytes = 0
+    frames = 0
+    stream = None
+    at = 0
+    try:
+        while at < len(raw):
+            if stream is None:
+                frames += 1
+                if frames > _MEMBERS_CAP:
+                    raise CodingError("It has too many zstd frames.")
+                stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+            step = raw[at : at + _ZSTD_STEP_BYTES]
+            piece = stream.decompress(step)
+            at += len(step)
+            size_bytes += len(piece)
+            if size_bytes > cap_bytes:
+                raise _too_large(cap_bytes)
+            pieces.append(piece)
+            if stream.eof:
+                at -= len(stream.unused_data)
+                stream = None
+    except zstandard.ZstdError:
+        raise CodingError("Its content-coding is broken.") from None
+    if stream is not None or not frames:
+        raise CodingError("Its content-coding is cut short.")
+    return b"".join(pieces)
