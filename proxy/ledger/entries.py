@@ -1,4 +1,4 @@
-"""What an entry of the ledger is. Frozen values, already redacted; `writer` stores them, `query` reads them back."""
+"""What an entry of the ledger is. Frozen values; `store` redacts and writes them, `query` reads them back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import msgspec
 from rules.decision import Action, Change, Executed, OutcomeKind, Plain, Violation
 
 
+class LedgerError(Exception):
+    """The ledger cannot be used, or could not be written. The text is one line for the operator."""
+
+
 class BootEntry(msgspec.Struct, frozen=True):
-    """A proxy began to own this ledger. `boot` is its id; `versions` are ours, mitmproxy's, the validator's, tzdata's."""
+    """A proxy began to own this ledger. `boot` is its id; `versions`: ours, mitmproxy's, the validator's, tzdata's."""
 
     at_ns: int
     boot: str
@@ -21,7 +25,7 @@ class BootEntry(msgspec.Struct, frozen=True):
 
 
 class RulesetEntry(msgspec.Struct, frozen=True):
-    """A rule set came into force (`problem` empty), or a reload failed and the last one was kept (`problem` says why)."""
+    """A rule set came into force (`problem` empty), or a reload failed and the last one stays (`problem` says why)."""
 
     at_ns: int
     digest: str
@@ -36,7 +40,7 @@ class DecisionEntry(msgspec.Struct, frozen=True):
     """One call and what was decided. `id` is the call's id.
 
     `path` is without the query; `status` is what we answered, 0 when the call was sent.
-    `facts` holds every field that was read, redacted. `changes` are folded into the state.
+    `facts` holds every field that was read. `changes` are folded into the state.
     `ruleset` is the digest. `waited_ns`: how long the call waited for a twin or its turn before this decision.
     `count`: above 1, this entry stands for that many equal refusals.
     """
@@ -72,7 +76,8 @@ class DecisionEntry(msgspec.Struct, frozen=True):
 class OutcomeEntry(msgspec.Struct, frozen=True):
     """What became of the sent call `id`. `status` is the upstream's, 0 when there was none.
 
-    `answer_sha256` (hex) and `answer_bytes` are over the body as the upstream sent it; empty and 0 when unknown.
+    `answer_sha256` (hex) and `answer_bytes` are over the body as the upstream sent it; empty and 0 when unknown. The
+    ledger keeps a keyed hash of the former: equal for equal answers, and nobody can try answers until one fits.
     `error` is one line. `client_left`: the client did not wait for this answer.
     """
 

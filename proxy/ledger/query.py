@@ -1,0 +1,524 @@
+"""Reading a ledger, without ever writing to it: while a proxy writes, after one has died, or from a copy.
+
+Every question here is answered through an index, newest first, a page at a time (`before` the last seq that was seen);
+`tests/proxy/ledger/test_query.py` holds SQLite's query plans to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import msgspec
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from proxy.ledger import schema
+from proxy.ledger.entries import LedgerError, RulesetEntry
+from proxy.ledger.rows import entry_of
+from rules.decision import Change, Violation
+
+SLACK_NS = 60_000_000_000
+"""Entries stand in the order of their seq; their times follow it, but for less than this."""
+
+MAX_SEQ = (1 << 63) - 1
+
+type Grouping = Literal["decision", "tool", "agent", "code", "rule"]
+
+
+class Filters(msgspec.Struct, frozen=True):
+    """Which calls: every filter that is set must fit. Times are ns since the epoch, `until_ns` is exclusive.
+
+    `rule`: calls that this rule determined, or would have in monitor mode. `status`: what the client was answered.
+    """
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    agent: str | None = None
+    run: str | None = None
+    tool: str | None = None
+    decision: str | None = None
+    rule: str | None = None
+    host: str | None = None
+    status: int | None = None
+
+
+ALL = Filters()
+
+
+class CallRow(msgspec.Struct, frozen=True):
+    """One call as `log list --json` prints it. `at` is ISO 8601 in UTC.
+
+    `would`: the rules that would have refused it, were they not in monitor mode. `outcome`, `status` and `duration_ms`
+    are None as long as a call that was sent has no answer.
+    """
+
+    id: str
+    seq: int
+    at: str
+    run: str
+    agent: str
+    tool: str
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: str
+    decision: str
+    code: str
+    rules: tuple[str, ...]
+    would: tuple[str, ...]
+    executed: str
+    outcome: str | None
+    status: int | None
+    duration_ms: float | None
+    ruleset: str
+
+
+class OutcomeRow(msgspec.Struct, frozen=True):
+    """One thing that became known of a call that was sent."""
+
+    seq: int
+    at: str
+    outcome: str
+    status: int | None
+    duration_ms: float
+    error: str
+    answer_bytes: int
+    client_left: bool
+    changes: tuple[Change, ...]
+
+
+class CallDetail(msgspec.Struct, frozen=True):
+    """Everything on record about one call. `calls`: above 1, this stands for so many equal refusals."""
+
+    call: CallRow
+    detail: str
+    violations: tuple[Violation, ...]
+    would: tuple[Violation, ...]
+    facts: dict[str, Any]
+    changes: tuple[Change, ...]
+    replay_of: str
+    fingerprint: str
+    send_at_ns: int
+    waited_ms: float
+    calls: int
+    outcomes: tuple[OutcomeRow, ...]
+    hash: str
+
+
+class StatsRow(msgspec.Struct, frozen=True):
+    """The calls of one group. `answer_bytes` counts upstream answers; latencies are of calls that were answered."""
+
+    key: str
+    calls: int
+    allowed: int
+    denied: int
+    throttled: int
+    replayed: int
+    held: int
+    unknown: int
+    answer_bytes: int
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class RunRow(msgspec.Struct, frozen=True):
+    """One run: when, who, and how many calls were decided how."""
+
+    run: str
+    agent: str
+    first_at: str
+    last_at: str
+    calls: int
+    allowed: int
+    denied: int
+    throttled: int
+    replayed: int
+    held: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where the ledger stands. `problem` is of the last reload that failed since the rule set in force was loaded."""
+
+    path: str
+    entries: int
+    size_bytes: int
+    last_at: str
+    boot: dict[str, Any] | None
+    boot_at: str
+    ruleset: RulesetEntry | None
+    ruleset_at: str
+    problem: str
+    problem_at: str
+    totals: dict[str, int]
+    totals_since: str
+
+
+def open_reader(path: Path) -> Engine:
+    """An engine whose connections cannot write. Opening one raises `LedgerError` where there is no file."""
+    address = f"file:{quote(str(path.absolute()))}?mode=ro"
+
+    def connect() -> sqlite3.Connection:
+        if not path.exists():
+            raise LedgerError(f"there is no ledger at `{path}`: nothing was recorded yet, or give `--ledger`")
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=2)
+
+
+class LedgerReader:
+    """An open ledger, for reading. Made by `LedgerReader.open`; a context manager."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._path = path
+        self._engine = engine
+
+    @classmethod
+    def open(cls, path: Path) -> LedgerReader:
+        """Raises `LedgerError` when `path` is no ledger that this version can read."""
+        engine = open_reader(path)
+        reader = cls(path, engine)
+        try:
+            with reader._connect() as connection:
+                schema.check_file(connection, path)
+        except BaseException:
+            engine.dispose()
+            raise
+        return reader
+
+    def __enter__(self) -> LedgerReader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def list(self, filters: Filters = ALL, *, limit: int = 50, before: int | None = None) -> tuple[CallRow, ...]:
+        """The newest `limit` calls that fit, newest first; `before` a seq: the page after it."""
+        with self._connect() as connection:
+            bounds = _bounds(connection, filters)
+            high = bounds[1] if before is None else min(bounds[1], before - 1)
+            sql, values = calls_query(filters, (bounds[0], high))
+            rows = connection.execute(text(sql), {**values, "limit": limit}).all()
+        return tuple(_call_row(row) for row in rows)
+
+    def last_seq(self) -> int:
+        """The seq of the last entry: where `tail` begins."""
+        with self._connect() as connection:
+            return schema.last_entry(connection)[0]
+
+    def tail(self, since: int, filters: Filters = ALL, *, limit: int = 1000) -> tuple[tuple[CallRow, ...], int]:
+        """The calls that came to their end after entry `since`, oldest first, and the seq to go on from.
+
+        A call that is not sent ends with its decision, one that is with its outcome.
+        """
+        sql, values = tail_query(filters)
+        with self._connect() as connection:
+            last = schema.last_entry(connection)[0]
+            rows = connection.execute(text(sql), {**values, "since": since, "last": last, "limit": limit}).all()
+        reached = rows[-1].end if len(rows) == limit else max(since, last)
+        return tuple(_call_row(row) for row in rows), reached
+
+    def show(self, call_id: str) -> CallDetail:
+        """The call whose id is or begins with `call_id`. Raises `LedgerError` when that is none, or several."""
+        with self._connect() as connection:
+            found = connection.execute(text(SHOW), {"low": call_id, "high": call_id + "\U0010ffff"}).all()
+            exact = [row for row in found if row.id == call_id]
+            if not found:
+                raise LedgerError(f"no call `{call_id}` is on record: `borderpost log list` shows the ids")
+            if len({row.id for row in found}) > 1 and not exact:
+                some = ", ".join(f"`{row.id}`" for row in found[:3])
+                raise LedgerError(f"`{call_id}` is not unique ({some}...): give more of the id")
+            return _detail(connection, (exact or found)[-1].seq)
+
+    def stats(self, by: Grouping = "decision", filters: Filters = ALL) -> tuple[StatsRow, ...]:
+        """The calls that fit, counted by group, largest first. Reads every call between `since` and `until`."""
+        with self._connect() as connection:
+            sql, values = stats_query(by, filters, _bounds(connection, filters))
+            rows = connection.execute(text(sql), values).all()
+        return tuple(StatsRow(row[0] or "", *row[1:9], _ms(row[9]), _ms(row[10])) for row in rows)
+
+    def runs(self, *, limit: int = 50) -> tuple[RunRow, ...]:
+        """The `limit` runs that were active last, newest first. Two index look-ups for every run there is."""
+        with self._connect() as connection:
+            rows = connection.execute(text(RUNS), {"limit": limit}).all()
+        return tuple(RunRow(*row) for row in rows)
+
+    def status(self, *, totals_since_ns: int = 0) -> Status:
+        """Where the ledger stands; `totals` counts the calls since `totals_since_ns` by decision."""
+        with self._connect() as connection:
+            seq, _, last_ns = schema.last_entry(connection)
+            boot = connection.execute(text(LAST_OF_KIND), {"kind": "boot"}).first()
+            ruleset, problem = _rulesets(connection)
+            low, _ = _bounds(connection, Filters(since_ns=totals_since_ns or None))
+            totals = {
+                decision: connection.execute(text(TOTAL), {"decision": decision, "low": low}).scalar_one()
+                for decision in ("allow", "deny", "throttle", "replay", "hold")
+            }
+        return Status(
+            path=str(self._path),
+            entries=seq,
+            size_bytes=sum(file.stat().st_size for file in _files(self._path)),
+            last_at=iso(last_ns),
+            boot=None if boot is None else msgspec.structs.asdict(entry_of(tuple(boot))),
+            boot_at=iso(boot.at_ns) if boot is not None else "",
+            ruleset=ruleset,
+            ruleset_at=iso(ruleset.at_ns) if ruleset else "",
+            problem=problem.problem if problem else "",
+            problem_at=iso(problem.at_ns) if problem else "",
+            totals=totals,
+            totals_since=iso(totals_since_ns),
+        )
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        """A connection for one question; what the database says against it becomes one line."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            original = error.orig if isinstance(error, DBAPIError) else error
+            what = str(original).partition("\n")[0]
+            if "not a database" in what:
+                what = "this is no SQLite file; give another one with `--ledger`"
+            raise LedgerError(f"cannot read the ledger `{self._path}`: {what}") from None
+
+
+COLUMNS = f"""
+    d.seq, d.id, d.at_ns, d.run, d.agent, d.tool, d.method, d.scheme, d.host, d.port, d.path, d.decision, d.code,
+    d.rules, d.rest, {schema.EXECUTED} AS executed, o.outcome, coalesce(o.status, d.status) AS status, o.duration_ns,
+    d.ruleset
+"""
+WITH_OUTCOME = f"LEFT JOIN entries o ON o.seq = {schema.LAST_OUTCOME}"
+
+SHOW = """
+    SELECT id, seq FROM entries WHERE id >= :low AND id <= :high AND decision IS NOT NULL ORDER BY id, seq LIMIT 4
+"""
+LAST_OF_KIND = "SELECT * FROM entries WHERE kind = :kind AND call_seq IS NULL ORDER BY seq DESC LIMIT 1"
+ALL_OF_KIND = "SELECT * FROM entries WHERE kind = :kind AND call_seq IS NULL ORDER BY seq DESC"
+OUTCOMES = "SELECT * FROM entries WHERE call_seq = :seq AND outcome IS NOT NULL ORDER BY seq"
+TOTAL = "SELECT coalesce(sum(1), 0) FROM entries WHERE decision = :decision AND seq >= :low"
+FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= :at ORDER BY at_ns, seq LIMIT 1"
+LAST_UNTIL = "SELECT seq FROM entries WHERE at_ns <= :at ORDER BY at_ns DESC, seq DESC LIMIT 1"
+
+RUNS = f"""
+    WITH RECURSIVE each_run(run) AS (
+        SELECT min(run) FROM entries WHERE run IS NOT NULL
+        UNION ALL
+        SELECT (SELECT min(run) FROM entries WHERE run > each_run.run) FROM each_run WHERE each_run.run IS NOT NULL
+    ),
+    latest(run, seq) AS MATERIALIZED (
+        SELECT run, (SELECT max(seq) FROM entries e WHERE e.run = each_run.run) AS seq
+        FROM each_run WHERE run IS NOT NULL ORDER BY seq DESC LIMIT :limit
+    )
+    SELECT d.run, min(d.agent), {schema.iso_sql("min(d.at_ns)")}, {schema.iso_sql("max(d.at_ns)")}, sum(d.calls),
+           {schema.COUNTS}
+    FROM latest CROSS JOIN entries d ON d.run = latest.run
+    GROUP BY latest.seq ORDER BY latest.seq DESC
+"""
+
+type Query = tuple[str, dict[str, Any]]
+
+
+def calls_query(filters: Filters, bounds: tuple[int, int]) -> Query:
+    """SQL for the calls that fit with a seq within `bounds`, newest first, at most `:limit`."""
+    source, where, values = _selection(filters, bounds)
+    return f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY d.seq DESC LIMIT :limit", values
+
+
+def tail_query(filters: Filters) -> Query:
+    """SQL for the calls that fit and ended after `:since`, in the order of their ends (`end`), at most `:limit`."""
+    terms, values = _terms(filters)
+    if filters.rule is not None:
+        terms.append("EXISTS (SELECT 1 FROM entry_rules r WHERE r.rule = :rule AND r.seq = d.seq)")
+        values["rule"] = filters.rule
+    return (
+        f'SELECT {COLUMNS}, w.seq AS "end" FROM entries w CROSS JOIN entries d ON d.seq = w.call_seq {WITH_OUTCOME} '
+        f"WHERE {' AND '.join(['w.seq > :since', 'w.seq <= :last', ENDED, *terms])} ORDER BY w.seq LIMIT :limit",
+        values,
+    )
+
+
+ENDED = "(w.outcome IS NOT NULL OR w.decision <> 'allow')"
+
+
+def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Query:
+    """SQL for the calls that fit with a seq within `bounds`, counted by group."""
+    source, where, values = _selection(filters, bounds)
+    key = f"d.{by}"
+    if by == "rule":
+        key = "g.rule"
+        source = source.replace(WITH_OUTCOME, f"CROSS JOIN entry_rules g ON g.seq = d.seq {WITH_OUTCOME}")
+    return (
+        f"""
+        WITH c AS (
+            SELECT {key} AS "key", d.calls, d.decision, o.outcome, o.answer_bytes, o.duration_ns,
+                   row_number() OVER (PARTITION BY {key} ORDER BY o.duration_ns) AS place,
+                   count(o.duration_ns) OVER (PARTITION BY {key}) AS answered,
+                   count(*) OVER (PARTITION BY {key}) AS total
+            FROM {source} WHERE {where}
+        )
+        SELECT d."key", sum(d.calls), {schema.COUNTS}, sum(d.outcome IS 'unknown'), coalesce(sum(d.answer_bytes), 0),
+               max(CASE WHEN place - (total - answered) = (answered + 1) / 2 THEN duration_ns END),
+               max(CASE WHEN place - (total - answered) = (answered * 95 + 99) / 100 THEN duration_ns END)
+        FROM c AS d GROUP BY d."key" ORDER BY 2 DESC, 1
+        """,
+        values,
+    )
+
+
+def _selection(filters: Filters, bounds: tuple[int, int]) -> tuple[str, str, dict[str, Any]]:
+    """FROM, WHERE and values for the calls `d` that fit, with their last outcome `o`."""
+    terms, values = _terms(filters)
+    values |= {"low": bounds[0], "high": bounds[1]}
+    source, seq = "entries d", "d.seq"
+    if filters.rule is not None:
+        source, seq = "entry_rules r CROSS JOIN entries d ON d.seq = r.seq", "r.seq"
+        terms.append("r.rule = :rule")
+        values["rule"] = filters.rule
+    elif filters.status is not None:
+        source, seq = "entries s CROSS JOIN entries d ON d.seq = s.call_seq", "s.call_seq"
+        terms.append("s.status = :status AND s.seq = coalesce(o.seq, d.seq)")
+    where = " AND ".join([f"{seq} >= :low", f"{seq} <= :high", "d.decision IS NOT NULL", *terms])
+    return f"{source} {WITH_OUTCOME}", where, values
+
+
+def _terms(filters: Filters) -> tuple[list[str], dict[str, Any]]:
+    """The conditions that stand in the columns of the call itself."""
+    terms, values = [], {}
+    for name in ("agent", "run", "tool", "decision", "host"):
+        wanted = getattr(filters, name)
+        if wanted is not None:
+            terms.append(f"d.{name} = :{name}")
+            values[name] = wanted
+    if filters.status is not None:
+        terms.append("coalesce(o.status, d.status) = :status")
+        values["status"] = filters.status
+    if filters.since_ns is not None:
+        terms.append("d.at_ns >= :since_ns")
+        values["since_ns"] = filters.since_ns
+    if filters.until_ns is not None:
+        terms.append("d.at_ns < :until_ns")
+        values["until_ns"] = filters.until_ns
+    return terms, values
+
+
+def _bounds(connection: Connection, filters: Filters) -> tuple[int, int]:
+    """The first and the last seq that can lie between `since` and `until`: so that a walk along an index ends."""
+    low, high = 0, MAX_SEQ
+    if filters.since_ns is not None:
+        first = connection.execute(text(FIRST_SINCE), {"at": filters.since_ns - SLACK_NS}).scalar()
+        low = MAX_SEQ if first is None else first
+    if filters.until_ns is not None:
+        last = connection.execute(text(LAST_UNTIL), {"at": filters.until_ns + SLACK_NS}).scalar()
+        high = 0 if last is None else last
+    return low, high
+
+
+def _call_row(row: Any) -> CallRow:
+    rest = msgspec.json.decode(row.rest)
+    return CallRow(
+        id=row.id,
+        seq=row.seq,
+        at=iso(row.at_ns),
+        run=row.run,
+        agent=row.agent,
+        tool=row.tool or "",
+        method=row.method,
+        scheme=row.scheme,
+        host=row.host,
+        port=row.port,
+        path=row.path,
+        decision=row.decision,
+        code=row.code or "",
+        rules=tuple(msgspec.json.decode(row.rules)),
+        would=tuple(dict.fromkeys(violation["rule"] for violation in rest.get("would", ()))),
+        executed=row.executed,
+        outcome=row.outcome,
+        status=row.status,
+        duration_ms=_ms(row.duration_ns),
+        ruleset=row.ruleset,
+    )
+
+
+def _detail(connection: Connection, seq: int) -> CallDetail:
+    """Everything about the call that was decided in entry `seq`."""
+    sql, values = calls_query(ALL, (seq, seq))
+    call = _call_row(connection.execute(text(sql), {**values, "limit": 1}).one())
+    row = connection.execute(text("SELECT * FROM entries WHERE seq = :seq"), {"seq": seq}).one()
+    entry: Any = entry_of(tuple(row))
+    outcomes = []
+    for outcome_row in connection.execute(text(OUTCOMES), {"seq": seq}):
+        outcome: Any = entry_of(tuple(outcome_row))
+        outcomes.append(
+            OutcomeRow(
+                seq=outcome_row.seq,
+                at=iso(outcome.at_ns),
+                outcome=outcome.outcome,
+                status=outcome.status or None,
+                duration_ms=round(outcome.duration_ns / 1e6, 3),
+                error=outcome.error,
+                answer_bytes=outcome.answer_bytes,
+                client_left=outcome.client_left,
+                changes=outcome.changes,
+            )
+        )
+    return CallDetail(
+        call=call,
+        detail=entry.detail,
+        violations=entry.violations,
+        would=entry.would,
+        facts=entry.facts,
+        changes=entry.changes,
+        replay_of=entry.replay_of,
+        fingerprint=entry.fingerprint,
+        send_at_ns=entry.send_at_ns,
+        waited_ms=round(entry.waited_ns / 1e6, 3),
+        calls=entry.count,
+        outcomes=tuple(outcomes),
+        hash=row.hash.hex(),
+    )
+
+
+def _rulesets(connection: Connection) -> tuple[RulesetEntry | None, RulesetEntry | None]:
+    """The entry of the rule set in force, and of the last reload that failed since."""
+    problem: RulesetEntry | None = None
+    for row in connection.execute(text(ALL_OF_KIND), {"kind": "ruleset"}):
+        entry = entry_of(tuple(row))
+        assert isinstance(entry, RulesetEntry)
+        if not entry.problem:
+            return entry, problem
+        problem = problem or entry
+    return None, problem
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The ledger's file and those that SQLite keeps beside it."""
+    for name in (path.name, f"{path.name}-wal"):
+        file = path.with_name(name)
+        if file.exists():
+            yield file
+
+
+def _ms(duration_ns: int | None) -> float | None:
+    return None if duration_ns is None else round(duration_ns / 1e6, 3)
+
+
+def iso(at_ns: int) -> str:
+    """`at_ns` as ISO 8601 in UTC to the millisecond, cut and not rounded; empty for 0."""
+    if not at_ns:
+        return ""
+    seconds, rest_ns = divmod(at_ns, 1_000_000_000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ns // 1_000_000:03d}Z"

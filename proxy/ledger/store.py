@@ -1,0 +1,347 @@
+"""The ledger's writer: appends entries in order, many to one transaction, and says when they are on the disk.
+
+One process owns a ledger (a locked file beside it says which); in it, one thread writes. `append` gives the sequence
+number at once; what waits, waits in `durable`. Nobody is told that an entry is recorded before it is: when a batch
+cannot be written, the ledger has failed, and so has everything appended since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from proxy.ledger import schema
+from proxy.ledger.entries import DecisionEntry, Entry, LedgerError, OutcomeEntry, StoredAnswer
+from proxy.ledger.query import open_reader
+from proxy.ledger.redact import Redactor
+from proxy.ledger.rows import COLUMNS, Row, entry_of, row_of, rules_of
+from proxy.ledger.vault import Vault
+
+__all__ = ["Ledger", "LedgerError"]
+
+COMPANY_S = 0.025
+"""How long an entry that nobody waits for waits for others to share its transaction."""
+
+MAX_PENDING = 50_000
+"""More entries than this cannot wait for the disk: the next one is refused."""
+
+MAX_BATCH = 2_000
+EXPIRED_A_BATCH = 8
+"""How many answers whose time is over a batch deletes, at least: bounded, for some have a mebibyte to overwrite."""
+
+HISTORY_PAGE = 5_000
+
+INSERT_ENTRY = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+INSERT_RULE = "INSERT INTO entry_rules (rule, seq) VALUES (?, ?)"
+INSERT_ANSWER = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES (?, ?, ?)"
+DELETE_ANSWERS = (
+    "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
+)
+FIND_CALL = "SELECT max(seq) FROM entries WHERE id = ? AND decision IS NOT NULL"
+
+type Item = tuple[int, Entry, StoredAnswer | None]
+
+
+class Ledger:
+    """An open ledger, owned. `append`, `durable`, `answer` belong to one event loop. Made by `Ledger.open`."""
+
+    def __init__(self, path: Path, vault: Vault, lock_fd: int, engine: Engine) -> None:
+        self.path = path
+        self._vault = vault
+        self._redactor = Redactor(vault.hash_secret)
+        self._lock_fd = lock_fd
+        self._engine = engine
+        self._connection = engine.connect()
+        with self._connection.begin():
+            schema.prepare(self._connection, path, vault.key_ids)
+            self._seq, self._head, self._last_ns = schema.last_entry(self._connection)
+        self._reader = open_reader(path)
+        self._durable_seq = self._seq
+        self._sent: dict[str, int] = {}
+        self._kept: dict[str, StoredAnswer] = {}
+        self._pending: list[Item] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._urgent = False
+        self._closing = False
+        self._failure = ""
+        self._changed = threading.Condition(threading.Lock())
+        self._writer = threading.Thread(target=self._write_batches, name="ledger-writer", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(cls, path: Path, vault: Vault, *, owner: str) -> Ledger:
+        """Open or make the ledger at `path` and own it. `owner` is the command that others are told about.
+
+        Raises `LedgerError` when another process owns it, when it is no ledger of ours, or cannot be written.
+        """
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock_fd = _own(path, owner)
+            try:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                engine = _writer_engine(path)
+                try:
+                    return cls(path, vault, lock_fd, engine)
+                except BaseException:
+                    engine.dispose()
+                    raise
+            except BaseException:
+                os.close(lock_fd)
+                raise
+        except OSError as error:
+            what = (error.strerror or str(error)).lower()
+            raise LedgerError(f"cannot open the ledger `{path}`: {what}; give another one with `--ledger`") from None
+        except SQLAlchemyError as error:
+            raise LedgerError(f"cannot open the ledger `{path}`: {_cause(error)}") from None
+
+    @property
+    def failed(self) -> str:
+        """Why nothing can be appended any more; empty while all is well."""
+        return self._failure
+
+    def append(self, entry: Entry, answer: StoredAnswer | None = None) -> int:
+        """Queue `entry`, redacted, and return its sequence number. `answer` is kept for replay.
+
+        Raises `LedgerError` when nothing can be recorded any more.
+        """
+        entry = self._redactor.entry(entry)
+        with self._changed:
+            if self._failure:
+                raise LedgerError(self._failure)
+            if self._closing:
+                raise LedgerError(f"the ledger `{self.path}` is closed")
+            if len(self._pending) >= MAX_PENDING:
+                raise LedgerError(
+                    f"the disk of the ledger `{self.path}` is too slow: {MAX_PENDING} entries wait for it"
+                )
+            self._seq = seq = self._seq + 1
+            self._pending.append((seq, entry, answer))
+            if len(self._pending) == 1:
+                self._changed.notify()
+            if answer is not None:
+                self._kept[answer.id] = answer
+        self._last_ns = max(self._last_ns, entry.at_ns)
+        return seq
+
+    async def durable(self, seq: int) -> None:
+        """Return when entry `seq` is on the disk. Raises `LedgerError` when it will never be."""
+        with self._changed:
+            if seq <= self._durable_seq:
+                return
+            if self._failure:
+                raise LedgerError(self._failure)
+            self._loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiters.append((seq, waiter))
+            if not self._urgent:
+                self._urgent = True
+                self._changed.notify()
+        await waiter
+
+    def answer(self, call_id: str) -> StoredAnswer | None:
+        """The kept answer to call `call_id`, also if it is not written yet; None when there is none any more."""
+        answer = self._kept.get(call_id)
+        if answer is None:
+            try:
+                with self._reader.connect() as connection:
+                    sealed = connection.exec_driver_sql("SELECT sealed FROM answers WHERE id = ?", (call_id,)).scalar()
+            except SQLAlchemyError as error:
+                raise LedgerError(f"cannot read the ledger `{self.path}`: {_cause(error)}") from None
+            if sealed is None:
+                return None
+            answer = self._vault.open(call_id, sealed)
+        return answer if answer.until_ns > self._last_ns else None
+
+    def history(self) -> Iterator[tuple[int, Entry]]:
+        """Every durable entry with its sequence number, in order: what the state is folded from at the start."""
+        page = text("SELECT * FROM entries WHERE seq > :after ORDER BY seq LIMIT :limit")
+        after = 0
+        with self._reader.connect() as connection:
+            while rows := connection.execute(page, {"after": after, "limit": HISTORY_PAGE}).all():
+                for row in rows:
+                    yield row[0], entry_of(tuple(row))
+                after = rows[-1][0]
+
+    def close(self) -> None:
+        """Write what is pending, and let go of the ledger. Raises `LedgerError` when that could not be written."""
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._changed.notify()
+        self._writer.join()
+        self._reader.dispose()
+        self._connection.close()
+        self._engine.dispose()
+        os.close(self._lock_fd)
+        if self._failure:
+            raise LedgerError(self._failure)
+
+    def _write_batches(self) -> None:
+        """The writer thread: as long as the ledger is open, or until a batch cannot be written."""
+        while batch := self._next_batch():
+            try:
+                self._write(batch)
+            except Exception as error:  # noqa: BLE001  whatever it is, nobody may think that this batch was recorded
+                self._fail(f"the ledger `{self.path}` cannot be written: {_cause(error)}; mend that and start again")
+                return
+            self._settle(batch)
+
+    def _next_batch(self) -> list[Item]:
+        """What is to be written now; empty when the ledger was closed and all is written."""
+        with self._changed:
+            while not self._pending and not self._closing:
+                self._changed.wait()
+            if not self._urgent and not self._closing:
+                self._changed.wait_for(lambda: self._urgent or self._closing, COMPANY_S)
+            batch = self._pending[:MAX_BATCH]
+            del self._pending[:MAX_BATCH]
+            if not self._pending:
+                self._urgent = False
+            return batch
+
+    def _write(self, batch: list[Item]) -> None:
+        """One transaction: the entries, chained; what finds them by rule; the answers to keep; fewer expired ones."""
+        rows: list[Row] = []
+        rules: list[tuple[str, int]] = []
+        answers: list[tuple[str, int, bytes]] = []
+        head = self._head
+        with self._connection.begin():
+            for seq, entry, answer in batch:
+                stored, call_seq = "", None
+                if answer is not None:
+                    sealed = self._vault.seal(answer)
+                    answers.append((answer.id, answer.until_ns, sealed))
+                    stored = self._vault.digest(sealed)
+                if isinstance(entry, DecisionEntry):
+                    call_seq = seq
+                    rules.extend((rule, seq) for rule in sorted(rules_of(entry)))
+                    if entry.action == "allow":
+                        self._sent[entry.id] = seq
+                elif isinstance(entry, OutcomeEntry):
+                    call_seq = self._sent.pop(entry.id, None) or self._find_call(entry.id)
+                row = row_of(entry, seq, call_seq, head, stored)
+                rows.append(row)
+                head = row[-1]
+            self._connection.exec_driver_sql(INSERT_ENTRY, rows)
+            if rules:
+                self._connection.exec_driver_sql(INSERT_RULE, rules)
+            self._connection.exec_driver_sql(DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers))))
+            if answers:
+                self._connection.exec_driver_sql(INSERT_ANSWER, answers)
+        self._head = head
+
+    def _find_call(self, call_id: str) -> int | None:
+        """The decision on a call that was let out by an earlier owner, or that has an outcome already."""
+        found: int | None = self._connection.exec_driver_sql(FIND_CALL, (call_id,)).scalar()
+        return found
+
+    def _settle(self, batch: list[Item]) -> None:
+        """`batch` is on the disk: say so to those who wait for it."""
+        with self._changed:
+            self._durable_seq = batch[-1][0]
+            for _, _, answer in batch:
+                if answer is not None and self._kept.get(answer.id) is answer:
+                    del self._kept[answer.id]
+            waits = bool(self._waiters)
+        if waits:
+            self._wake_loop()
+
+    def _fail(self, reason: str) -> None:
+        """Nothing is recorded from now on: say so to all who wait."""
+        with self._changed:
+            self._failure = reason
+            self._pending.clear()
+            self._kept.clear()
+        self._wake_loop()
+
+    def _wake_loop(self) -> None:
+        """Have the event loop run `_release`. A loop that is closed has nobody who waits."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._release)
+
+    def _release(self) -> None:
+        """On the event loop: answer every waiter whose entry is durable, or all of them when the ledger has failed."""
+        with self._changed:
+            durable_seq, failure = self._durable_seq, self._failure
+            done = [(seq, waiter) for seq, waiter in self._waiters if failure or seq <= durable_seq]
+            self._waiters = [] if failure else [(seq, waiter) for seq, waiter in self._waiters if seq > durable_seq]
+        for seq, waiter in done:
+            if waiter.done():
+                continue
+            if seq <= durable_seq:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(LedgerError(failure))
+
+
+def _own(path: Path, owner: str) -> int:
+    """A descriptor that holds the lock on the ledger at `path`. The kernel lets go of it when this process ends."""
+    lock_path = path.with_name(path.name + ".lock")
+    lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid, _, command = os.pread(lock_fd, 1024, 0).decode("utf-8", "replace").strip().partition(" ")
+        os.close(lock_fd)
+        raise LedgerError(
+            f"the ledger `{path}` is in use by process {pid or '?'} (`{command or '?'}`): "
+            "stop that one first, or give another ledger with `--ledger`"
+        ) from None
+    os.ftruncate(lock_fd, 0)
+    os.pwrite(lock_fd, f"{os.getpid()} {owner[:512]}\n".encode("utf-8", "replace"), 0)
+    return lock_fd
+
+
+def _writer_engine(path: Path) -> Engine:
+    """An engine with one connection, whose transactions take the write lock at their beginning."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        try:
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "fullfsync = ON",
+                "checkpoint_fullfsync = ON",
+                "foreign_keys = ON",
+                "recursive_triggers = ON",
+                "secure_delete = ON",
+                "journal_size_limit = 67108864",
+                "cache_size = -16384",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if "not a database" in str(error):
+                raise LedgerError(
+                    f"`{path}` is not a ledger (no SQLite file): give another one with `--ledger`"
+                ) from None
+            raise LedgerError(f"cannot open the ledger `{path}`: {error}; is its directory writable?") from None
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock now: a transaction that upgrades later can fail half-way."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, on one line: the driver's own words."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return str(original).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,50 @@
+"""The vault: what the ledger needs keys for. Hashes stand in for secrets; stored answers are encrypted at rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from proxy.confdir import Confdir, key_id, keyed_hash
+from proxy.ledger.entries import LedgerError, StoredAnswer
+
+NONCE_BYTES = 12
+
+
+class Vault:
+    """Seals and opens stored answers, and hashes secrets. Holds both keys of the confdir."""
+
+    def __init__(self, hash_key: bytes, vault_key: bytes) -> None:
+        self._hash_key = hash_key
+        self._cipher = AESGCM(vault_key)
+        self.key_ids = {"hash_key": key_id(hash_key), "vault_key": key_id(vault_key)}
+
+    @classmethod
+    def of(cls, confdir: Confdir) -> Vault:
+        """The vault whose keys lie in `confdir`."""
+        return cls(confdir.hash_key, confdir.vault_key)
+
+    def hash_secret(self, secret: bytes) -> str:
+        """The keyed hash (hex) that stands for `secret`."""
+        return keyed_hash(self._hash_key, secret)
+
+    def seal(self, answer: StoredAnswer) -> bytes:
+        """`answer` under AES-256-GCM: a random nonce, then the ciphertext, which is bound to the call's id."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(answer), answer.id.encode())
+
+    def open(self, call_id: str, sealed: bytes) -> StoredAnswer:
+        """The answer to call `call_id`. Raises `LedgerError` when it was changed or sealed with another key."""
+        try:
+            plain = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], call_id.encode())
+        except InvalidTag:
+            raise LedgerError(f"the stored answer to `{call_id}` was changed, or sealed with another key") from None
+        return msgspec.msgpack.decode(plain, type=StoredAnswer)
+
+    def digest(self, sealed: bytes) -> str:
+        """What the chain says of a sealed answer; the random nonce keeps it from telling anything of the content."""
+        return hashlib.sha256(sealed).hexdigest()
