@@ -1,4 +1,4 @@
-"""Reading the shape of rule files: known keys, right types, and a report that collects what is wrong while reading on."""
+"""Reading the shape of rule files: known keys, right types, and a report that collects what is wrong on the way."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Report:
             self.wrong_type(node, what, "a text", quote)
             return None
         if not node.scalar.strip():
-            self.add("empty-value", f"{what} is empty", node, "write what is meant, or remove it")
+            self.add("empty", f"{what} is empty", node, "write what is meant, or remove it")
             return None
         return node.scalar
 
@@ -68,7 +68,7 @@ class Report:
         if node.kind != "list":
             return (node,)
         if not node.items:
-            self.add("empty-value", f"the list of {what} is empty", node, "write what is meant, or remove it")
+            self.add("empty", f"the list of {what} is empty", node, "write what is meant, or remove it")
         return node.items
 
     def choice(self, node: Node, what: str, allowed: Collection[str]) -> str | None:
@@ -77,7 +77,7 @@ class Report:
         if text is None or text in allowed:
             return text
         words = ", ".join(f"`{word}`" for word in allowed)
-        self.add("bad-value", f"`{text}` is not a value of {what}: it is one of {words}", node, suggest(text, allowed))
+        self.add("choice", f"`{text}` is not a value of {what}: it is one of {words}", node, suggest(text, allowed))
         return None
 
     def wrong_type(self, node: Node, what: str, wanted: str, help: str = "") -> None:

@@ -15,7 +15,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return f"did you mean `{close[0]}`?" if close else ""
 
 
-def listing(known: Iterable[str]) -> str:
+def listing(known: Iterable[str], joint: str = "or") -> str:
     """The words in backticks, for a message: `` `a`, `b` or `c` ``."""
-    words = [f"`{word}`" for word in known]
-    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+    *others, last = [f"`{word}`" for word in known] or [""]
+    return f"{', '.join(others)} {joint} {last}" if others else last

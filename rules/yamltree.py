@@ -94,7 +94,7 @@ def read(text: str, file: str) -> tuple[Node | None, tuple[Problem, ...]]:
     try:
         root = reader.document(text.removeprefix(_BOM))
     except yaml.MarkedYAMLError as error:
-        reader.problems.append(_syntax(error, file, text.removeprefix(_BOM)))
+        reader.problems.append(_syntax(error, file, text.removeprefix(_BOM), reader.open))
         root = None
     except _TooDeep as error:
         reader.report("yaml-depth", f"nested deeper than {DEPTH} levels", error.mark)
@@ -127,6 +127,7 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[Problem] = []
+        self.open: list[Mark] = []  # where the brackets begin that are not closed yet
 
     def report(self, code: str, message: str, mark: Mark, help: str = "") -> None:
         self.problems.append(Problem(code, message, mark, help))
@@ -177,12 +178,18 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             value = event.value if event.style else self.resolve(event.value, mark)
             return Node("scalar", mark, value, inset=_inset(event))
+        if event.flow_style:
+            self.open.append(mark)
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Node] = []
             while not isinstance(item := take(), yaml.SequenceEndEvent):
                 items.append(self.node(take, item, depth + 1))
-            return Node("list", mark, items=tuple(items))
-        return Node("map", mark, entries=self.entries(take, depth))
+            node = Node("list", mark, items=tuple(items))
+        else:
+            node = Node("map", mark, entries=self.entries(take, depth))
+        if event.flow_style:
+            self.open.pop()
+        return node
 
     def entries(self, take: Events, depth: int) -> tuple[tuple[Node, Node], ...]:
         entries: list[tuple[Node, Node]] = []
@@ -298,15 +305,16 @@ _AT_CONTEXT = ("did not find expected alphabetic or numeric character", "could n
 """Here libyaml points behind the culprit; where it began to read is the better place."""
 
 
-def _syntax(error: yaml.MarkedYAMLError, file: str, text: str) -> Problem:
+def _syntax(error: yaml.MarkedYAMLError, file: str, text: str, brackets: list[Mark]) -> Problem:
     """libyaml's syntax error in our words. Where the file ends too early, it points at what is never closed."""
     problem, place, context = str(error.problem), _spot(error.problem_mark), _spot(error.context_mark)
     lines = LINE_BREAK.split(text)
-    opened = lines[context[0]][context[1] : context[1] + 1] if context else ""
     rest = "".join([lines[place[0]][place[1] :], *lines[place[0] + 1 :]]) if place[0] < len(lines) else ""
-    if opened and opened in "{['\"" and not rest.strip():
-        mark = Mark(file, context[0] + 1, context[1] + 1)
-        return Problem("yaml-syntax", f"this `{opened}` is never closed", mark, "close it; is the file complete?")
+    if not rest.strip():
+        opened = [Mark(file, context[0] + 1, context[1] + 1)] if "quoted scalar" in str(error.context) else brackets
+        for mark in opened[-1:]:
+            sign = lines[mark.line - 1][mark.col - 1]
+            return Problem("yaml-syntax", f"this `{sign}` is never closed", mark, "close it; is the file complete?")
     if context and problem.startswith(_AT_CONTEXT):
         place = context
     mark = Mark(file, place[0] + 1, place[1] + 1)
