@@ -27,8 +27,8 @@ fix: venv ## mend what can be mended by machine
 	$(PY) -m ruff format .
 
 bench: venv ## a short run of the benchmarks
-	$(PY) bench/bench_decide.py
-	$(PY) bench/bench_proxy.py
+	$(PY) -m bench.bench_decide
+	$(PY) -m bench.bench_proxy
 
 docs: venv ## run every example in README and docs
 	$(PY) -m pytest tests/test_docs.py

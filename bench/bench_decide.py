@@ -1,0 +1,170 @@
+"""The decision path without I/O: from a decoded call to its decision, and from bytes to a decoded call.
+
+The time of a decision should not depend on how many rules there are; decoding is counted per KB of body.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import msgspec
+
+from proxy.wire.request import Head, read_body, read_head
+from rules import decide
+from rules.call import Body, Call
+from rules.load import Source, load
+from rules.ruleset import RuleSet
+from rules.state import State
+
+CALLS = 1000
+STEP_NS = 10_000_000
+"""The decisions' own clock goes on by this with each call: 100 calls a second, below the throttle."""
+
+
+class DecideTime(msgspec.Struct, frozen=True):
+    """How long a decision takes, folding its changes included, with `rules` rules: median over the rounds."""
+
+    rules: int
+    decide_us: float
+
+
+class DecodeTime(msgspec.Struct, frozen=True):
+    """How long decoding takes: the head, and a body of `body_bytes`."""
+
+    what: str
+    body_bytes: int
+    us: float
+    us_per_kb: float
+
+
+def rule_set(count: int) -> RuleSet:
+    """`count` tools with a rule each: every one allows within a bound, de-duplicates and throttles."""
+    lines = ["version: 1", "tools:"]
+    lines += [f"  t{n}: POST https://api.example.com/v1/things-{n}/{{id}}/acts" for n in range(count)]
+    lines += ["rules:"]
+    lines += [
+        f"  - {{id: r{n}, tool: t{n}, where: {{body.amount: {{lte: 5000}}}}, allow: true, dedupe: 1h, throttle: 500/s}}"
+        for n in range(count)
+    ]
+    lines += ["  - {id: no-deletes, match: 'DELETE https://**', deny: Deleting is not permitted.}"]
+    return load([Source("bench.yaml", "\n".join(lines) + "\n")], {}).ruleset
+
+
+def calls(count: int, rules: int) -> Iterator[Call]:
+    """Different calls, each a write that rule set `rule_set(rules)` allows."""
+    for number in range(count):
+        path = f"/v1/things-{rules // 2}/id{number}/acts"
+        yield Call(
+            agent="bench",
+            run="r",
+            method="POST",
+            scheme="https",
+            host="api.example.com",
+            port=443,
+            path=path,
+            segments=tuple(path.split("/")[1:]),
+            headers=(("host", "api.example.com"), ("content-type", "application/json"), ("content-length", "60")),
+            body=Body(
+                "json",
+                "application/json",
+                json={"amount": 4200, "charge": f"ch_{number}", "rate": Decimal("1.5"), "tags": ["a", "b"]},
+                sha256=b"\0" * 32,
+                size_bytes=60,
+            ),
+            credential="c" * 32,
+        )
+
+
+def time_us(act: Callable[[], object], times: int) -> float:
+    began_ns = time.perf_counter_ns()
+    act()
+    return (time.perf_counter_ns() - began_ns) / 1000 / times
+
+
+def decide_time(count: int, rounds: int) -> DecideTime:
+    ruleset = rule_set(count)
+    made = list(calls(CALLS, count))
+
+    def all_calls() -> None:
+        state = State()
+        now_ns = 1_700_000_000_000_000_000
+        for number, call in enumerate(made):
+            now_ns += STEP_NS
+            decision = decide.decide(ruleset, state, call, f"c_{number}", now_ns)
+            assert decision.action == "allow", decision
+            decide.apply(state, decision.changes)
+
+    return DecideTime(count, statistics.median(time_us(all_calls, CALLS) for _ in range(rounds)))
+
+
+def decode_times(rounds: int) -> Iterator[DecodeTime]:
+    """The head alone, then JSON and form bodies of three sizes."""
+    call = read_head(_head("application/json"), "bench", "r", lambda secret: secret.hex())
+    yield _decode_time("head", 0, rounds, lambda: read_head(_head("application/json"), "bench", "r", bytes.hex))
+    for items in (4, 50, 600):
+        body = json.dumps([{"id": n, "name": f"thing {n}", "price": 12.5, "tags": ["a", "b"]} for n in range(items)])
+        yield _decode_time("json", len(body), rounds, lambda raw=body.encode(): read_body(call, raw))  # type: ignore[misc]
+    form = read_head(_head("application/x-www-form-urlencoded"), "bench", "r", bytes.hex)
+    for items in (5, 60, 700):
+        pairs = "&".join(f"item[{n}][name]=thing+{n}" for n in range(items))
+        yield _decode_time("form", len(pairs), rounds, lambda raw=pairs.encode(): read_body(form, raw))  # type: ignore[misc]
+
+
+def _head(media_type: str) -> Head:
+    return Head(
+        method=b"POST",
+        scheme="https",
+        host="api.example.com",
+        port=443,
+        target=b"/v1/things/17/acts?dry=false",
+        authority=b"",
+        http_version="HTTP/1.1",
+        headers=(
+            (b"Host", b"api.example.com"),
+            (b"User-Agent", b"bench/1.0"),
+            (b"Accept", b"*/*"),
+            (b"Accept-Encoding", b"gzip, deflate"),
+            (b"Authorization", b"Bearer sk_test_123"),
+            (b"Content-Type", media_type.encode()),
+            (b"Content-Length", b"200"),
+        ),
+        sni="api.example.com",
+    )
+
+
+def _decode_time(what: str, body_bytes: int, rounds: int, act: Callable[[], object]) -> DecodeTime:
+    times = max(20, 200_000 // (body_bytes + 1000))
+
+    def repeat() -> None:
+        for _ in range(times):
+            act()
+
+    us = statistics.median(time_us(repeat, times) for _ in range(rounds))
+    return DecodeTime(what, body_bytes, us, us / body_bytes * 1024 if body_bytes else 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (%(default)s)")
+    parser.add_argument("--rules", type=int, nargs="+", default=[10, 100, 1000, 10_000], help="how many rules")
+    args = parser.parse_args()
+    decided = [decide_time(count, args.rounds) for count in args.rules]
+    decoded = list(decode_times(args.rounds))
+    if args.json:
+        print(msgspec.json.encode({"decide": decided, "decode": decoded}).decode())
+        return
+    for one in decided:
+        print(f"decide with {one.rules:>6} rules: {one.decide_us:7.1f} us")
+    for decode in decoded:
+        per_kb = f" {decode.us_per_kb:7.1f} us/KB" if decode.body_bytes else ""
+        print(f"decode {decode.what:<5}{decode.body_bytes:>7} bytes: {decode.us:8.1f} us{per_kb}")
+
+
+if __name__ == "__main__":
+    main()
