@@ -197,6 +197,4 @@ class _Label:
 
 
 def _ports(paths: dict[int, _Path], port: int, found: list[_Path]) -> None:
-    for key in (port, 0):
-        if key in paths:
-            found.append(paths[key])
+    found.extend(paths[key] for key in (port, 0) if key in paths)

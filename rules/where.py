@@ -1,0 +1,479 @@
+"""Conditions: what `where` says about the fields of a call.
+
+    {body.amount: {gte: 100, lte: 5000}}        every operator of a field holds
+    {path.owner: {eq: acme}, agent: {ne: ci}}   every field holds; `agent: release` is short for `{eq: release}`
+    {any: [COND, COND]}  {all: [...]}  {not: COND}
+
+Three-valued: a test of an absent field, or of a value of another type than its limit, decides nothing. What then counts
+depends on the side that asks, and always on the safe side (`exists` apart, which is never in doubt):
+
+    allow, unless   the test fails, and so does its negation; of many values every one must pass
+    deny, guard     bounds, `ne` and `not_in` hold, in any negation the same; the others do not, but their negations do;
+                    of many values one that passes is enough
+
+Negation goes down to the tests: `not: {x: {eq: 1}}` is `x: {ne: 1}`, `not: {x: {lt: 1}}` is `x: {gte: 1}`.
+
+Values: a bound is compared with JSON numbers, and with text from the wire that spells a decimal (`-?digits[.digits]`,
+no leading zero); never with `"5"` in JSON, nor with `true`. Wire text also equals `true` and `false` so spelled.
+Numbers are compared exactly, whatever their size. `matches` wants the whole value, in Rust's regex dialect, where
+`\\d` and `\\w` are ASCII. Comparing never rounds, folds case or normalises.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from operator import ge, gt, le, lt
+from typing import Final, Literal
+
+import jsonschema_rs
+import msgspec
+
+from rules.call import Json
+from rules.fields import ABSENT, Absent, ConditionError, Field, Many, Value, WireText, parse_field
+from rules.problems import Problem, RuleFileError
+from rules.yamltree import Node, Scalar
+
+__all__ = ["OPERATORS", "Condition", "ConditionError", "Miss", "Read", "Side", "parse_where"]
+
+type Side = Literal["allow", "deny", "guard", "unless"]
+type Read = Callable[[Field], Value]
+type Verdict = bool | None
+"""Whether one value passes one test; None: it can not be told."""
+type Check = Callable[[Json | Absent], Verdict]
+type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Miss(msgspec.Struct, frozen=True):
+    """One test that did not hold: the field, its value as shown to people, and the limit, such as `lte 5000`."""
+
+    field: str
+    actual: str
+    limit: str
+
+
+class Test(msgspec.Struct, frozen=True):
+    """One operator on one field. `check` is the compiled limit."""
+
+    field: Field
+    operator: str
+    limit: Json
+    check: Check
+
+    def holds(self, read: Read, side: Side, affirmed: bool) -> bool:
+        value = read(self.field)
+        strict = side in ("allow", "unless")
+        if isinstance(value, Many):
+            if value.ambiguous and strict:
+                return False
+            values: tuple[Json | Absent, ...] = value.values
+        elif isinstance(value, list) and not strict:
+            values = tuple(value) or (value,)  # many APIs take a list where they expect one value
+        else:
+            values = (value,)
+        each = (self._passes(one, strict, affirmed) for one in values)
+        return all(each) if strict else any(each)
+
+    def _passes(self, value: Json | Absent, strict: bool, affirmed: bool) -> bool:
+        verdict = self.check(value)
+        if verdict is not None:
+            return verdict is affirmed
+        if strict:
+            return False
+        return self.operator in _BOUNDS or affirmed is (self.operator in _REFUSING)
+
+    def describe(self, affirmed: bool = True) -> str:
+        operator = self.operator if affirmed else _OPPOSITES.get(self.operator, f"not {self.operator}")
+        return f"{operator} {_show(self.limit)}"
+
+
+class All(msgspec.Struct, frozen=True):
+    parts: tuple[Part, ...]
+
+
+class Any(msgspec.Struct, frozen=True):
+    parts: tuple[Part, ...]
+
+
+class Not(msgspec.Struct, frozen=True):
+    part: Part
+
+
+type Part = Test | All | Any | Not
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """A parsed condition. `fields`: what it reads, each once."""
+
+    root: Part
+    fields: tuple[Field, ...]
+
+    def holds(self, read: Read, side: Side) -> bool:
+        """Whether it holds for the call behind `read`, asked by `side`. Raises `ConditionError`: then refuse."""
+        return _holds(self.root, read, side, True)
+
+    def misses(self, read: Read, side: Side) -> tuple[Miss, ...]:
+        """The tests because of which it does not hold; nothing where it does."""
+        return tuple(dict.fromkeys(_misses(self.root, read, side, True)))
+
+    def describe(self) -> str:
+        """The condition in one line, as a rule file would say it."""
+        return _describe(self.root)
+
+
+def _holds(part: Part, read: Read, side: Side, affirmed: bool) -> bool:
+    if isinstance(part, Test):
+        return part.holds(read, side, affirmed)
+    if isinstance(part, Not):
+        return _holds(part.part, read, side, not affirmed)
+    each = (_holds(one, read, side, affirmed) for one in part.parts)
+    return all(each) if isinstance(part, All) is affirmed else any(each)
+
+
+def _misses(part: Part, read: Read, side: Side, affirmed: bool) -> Iterator[Miss]:
+    if _holds(part, read, side, affirmed):
+        return
+    if isinstance(part, Test):
+        yield Miss(part.field.text, _show(read(part.field)), part.describe(affirmed))
+    elif isinstance(part, Not):
+        yield from _misses(part.part, read, side, not affirmed)
+    else:
+        for one in part.parts:
+            yield from _misses(one, read, side, affirmed)
+
+
+def _describe(part: Part) -> str:
+    if isinstance(part, Test):
+        return f"{part.field} {part.describe()}"
+    if isinstance(part, Not):
+        return f"not ({_describe(part.part)})"
+    inner = [f"({_describe(one)})" if isinstance(one, All | Any) else _describe(one) for one in part.parts]
+    return (" and " if isinstance(part, All) else " or ").join(inner)
+
+
+SHOWN: Final = 100
+"""Longer values are cut when they are shown."""
+
+
+def _show(value: Value) -> str:
+    if isinstance(value, Absent):
+        return "absent"
+    if isinstance(value, Many):
+        shown = ", ".join(map(_show, value.values))
+        text = f"ambiguous: {shown}" if value.ambiguous else f"[{shown}]"
+    elif isinstance(value, Decimal):
+        text = str(value)
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) > SHOWN:
+        text = f"{text[: SHOWN - 3]}..."
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
+
+
+_BOUNDS: Final = ("lt", "lte", "gt", "gte")
+_REFUSING: Final = ("ne", "not_in")
+_PAIRS: Final = (("eq", "ne"), ("in", "not_in"), ("lt", "gte"), ("gt", "lte"))
+_OPPOSITES: Final = dict(_PAIRS) | {other: one for one, other in _PAIRS}
+
+TEXT_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,399})(?:\.[0-9]{1,400})?")
+"""How wire text spells a number. Others (`05`, `+5`, `1e3`, ` 5`) mean different things to different servers."""
+
+
+def _number(value: Json | Absent) -> int | Decimal | None:
+    if isinstance(value, WireText):
+        return Decimal(value) if TEXT_NUMBER.fullmatch(value) else None
+    return value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
+
+
+def _equal(value: Json | Absent, limit: Scalar) -> Verdict:
+    if value is ABSENT:
+        return None
+    if value is None or limit is None:
+        return value is limit
+    if isinstance(limit, bool):
+        if isinstance(value, WireText):
+            return {"true": True, "false": False}[value] is limit if value in ("true", "false") else None
+        return value is limit if isinstance(value, bool) else None
+    if isinstance(limit, str):
+        return value == limit if isinstance(value, str) else None
+    number = _number(value)
+    return None if number is None else number == limit
+
+
+def _eq(limit: Scalar) -> Check:
+    return lambda value: _equal(value, limit)
+
+
+def _ne(limit: Scalar) -> Check:
+    return lambda value: None if (same := _equal(value, limit)) is None else not same
+
+
+def _in(limits: tuple[Scalar, ...]) -> Check:
+    def check(value: Json | Absent) -> Verdict:
+        same = [_equal(value, limit) for limit in limits]
+        return True if True in same else None if None in same else False
+
+    return check
+
+
+def _not_in(limits: tuple[Scalar, ...]) -> Check:
+    within = _in(limits)
+    return lambda value: None if (found := within(value)) is None else not found
+
+
+def _bound(compare: Callable[[int | Decimal, int | Decimal], bool], limit: int | Decimal) -> Check:
+    return lambda value: None if (number := _number(value)) is None else compare(number, limit)
+
+
+def _exists(limit: bool) -> Check:
+    return lambda value: (value is not ABSENT) is limit
+
+
+def _prefix(limit: str) -> Check:
+    return lambda value: value.startswith(limit) if isinstance(value, str) else None
+
+
+def _regex(pattern: str) -> Check:
+    """Whether a text is, as a whole, what `pattern` says. Raises `ValueError` for a pattern that can not be used."""
+    options = jsonschema_rs.RegexOptions(size_limit=REGEX_SIZE)
+    schema = {"type": "string", "pattern": pattern}
+    jsonschema_rs.validator_for(schema, pattern_options=options)  # by itself, lest `a)|(b` pass inside the group
+    schema["pattern"] = f"^(?:{pattern})$"
+    valid = jsonschema_rs.validator_for(schema, pattern_options=options).is_valid
+
+    def check(value: Json | Absent) -> Verdict:
+        if not isinstance(value, str):
+            return None
+        try:
+            return valid(str(value))
+        except UnicodeError:
+            raise ConditionError("a text that holds half a surrogate pair can not be matched") from None
+
+    return check
+
+
+def _glob(pattern: str) -> Check:
+    signs = {"*": ".*", "?": "."}
+    return _regex("(?s)" + "".join(signs.get(sign) or _escaped(sign) for sign in pattern))
+
+
+def _escaped(sign: str) -> str:
+    return f"\\{sign}" if sign in "\\.+()|[]{}^$#&-~" else sign
+
+
+def _cidr(networks: tuple[Network, ...]) -> Check:
+    def check(value: Json | Absent) -> Verdict:
+        if not isinstance(value, str):
+            return None
+        try:
+            address = ipaddress.ip_address(str(value))
+        except ValueError:
+            return None
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in networks)
+
+    return check
+
+
+REGEX_LENGTH: Final = 2000
+REGEX_SIZE: Final = 1 << 20
+"""Regular expressions may be this long, and this many bytes when compiled."""
+
+OPERATORS: Final = {
+    "eq": "scalar",
+    "ne": "scalar",
+    "in": "scalars",
+    "not_in": "scalars",
+    "lt": "number",
+    "lte": "number",
+    "gt": "number",
+    "gte": "number",
+    "matches": "regex",
+    "prefix": "text",
+    "glob": "text",
+    "exists": "bool",
+    "cidr": "networks",
+}
+"""Every operator, and what its limit is."""
+
+_WORDS: Final = ("all", "any", "not")
+
+
+def parse_where(node: Node) -> Condition:
+    """The condition that `node` says. Raises `RuleFileError` with everything that is wrong with it."""
+    root = _parse(node)
+    fields: dict[str, Field] = {}
+    for test in _tests(root):
+        fields.setdefault(test.field.text, test.field)
+    return Condition(root, tuple(fields.values()))
+
+
+def _tests(part: Part) -> Iterator[Test]:
+    if isinstance(part, Test):
+        yield part
+    else:
+        for one in (part.part,) if isinstance(part, Not) else part.parts:
+            yield from _tests(one)
+
+
+def _parse(node: Node) -> Part:
+    if node.kind != "map":
+        node.fail("where", "a condition is a mapping of fields", "write `{FIELD: {OPERATOR: LIMIT}}`")
+    if not node.entries:
+        node.fail("where", "the condition is empty", "name a field, or leave `where` out")
+    parts = _each(lambda entry: _entry(*entry), node.entries)
+    return parts[0] if len(parts) == 1 else All(parts)
+
+
+def _entry(key: Node, value: Node) -> Part:
+    word = str(key.scalar)
+    if word == "not":
+        return Not(_parse(value))
+    if word in _WORDS:
+        if value.kind != "list" or not value.items:
+            value.fail("where", f"`{word}` takes a list of conditions", f"write `{word}: [{{...}}, {{...}}]`")
+        parts = _each(_parse, value.items)
+        return All(parts) if word == "all" else Any(parts)
+    if word in OPERATORS:
+        key.fail("where", f"the operator `{word}` stands without a field", f"write `{{FIELD: {{{word}: ...}}}}`")
+    field = parse_field(word, key)
+    if value.kind == "list":
+        value.fail("where", f"`{word}` is compared with a list", "write `{in: [...]}`")
+    if value.kind == "scalar":
+        if value.scalar is None:
+            value.fail("where", f"nothing follows `{word}`", "write `{exists: false}`, or `{eq: null}` for JSON's null")
+        return _test(field, "eq", value)
+    if not value.entries:
+        value.fail("where", f"nothing is said about `{word}`", "write `{OPERATOR: LIMIT}`")
+    tests = _each(lambda entry: _operator(field, *entry), value.entries)
+    return tests[0] if len(tests) == 1 else All(tests)
+
+
+def _operator(field: Field, key: Node, value: Node) -> Test:
+    operator = str(key.scalar)
+    if operator not in OPERATORS:
+        near = difflib.get_close_matches(_SPELLINGS.get(operator, operator), OPERATORS, 1)
+        known = "known are " + ", ".join(f"`{name}`" for name in OPERATORS)
+        key.fail("where", f"`{operator}` is not an operator", f"did you mean `{near[0]}`?" if near else known)
+    return _test(field, operator, value)
+
+
+_ALIASES: Final = {
+    "eq": "= == is equals",
+    "ne": "!= not neq",
+    "in": "one_of",
+    "not_in": "nin notin",
+    "lt": "<",
+    "lte": "<= le max",
+    "gt": ">",
+    "gte": ">= ge min",
+    "matches": "regex pattern",
+    "prefix": "startswith starts_with",
+    "glob": "like",
+    "exists": "present",
+}
+_SPELLINGS: Final = {alias: operator for operator, aliases in _ALIASES.items() for alias in aliases.split()}
+
+
+def _test(field: Field, operator: str, node: Node) -> Test:
+    kind = OPERATORS[operator]
+    if kind == "scalar":
+        limit = _scalar(field, operator, node)
+        return Test(field, operator, limit, (_eq if operator == "eq" else _ne)(limit))
+    if kind == "scalars":
+        if node.kind != "list" or not node.items:
+            node.fail("where", f"`{operator}` takes a list of values", f"write `{operator}: [a, b]`")
+        limits = _each(lambda item: _scalar(field, operator, item), node.items)
+        return Test(field, operator, list(limits), (_in if operator == "in" else _not_in)(limits))
+    if kind == "number":
+        return Test(field, operator, number := _limit_number(field, operator, node), _bound(_COMPARE[operator], number))
+    if kind == "bool":
+        if not isinstance(node.scalar, bool):
+            node.fail("where", f"`{operator}` takes `true` or `false`")
+        return Test(field, operator, node.scalar, _exists(node.scalar))
+    if kind == "networks":
+        networks = _each(_network, node.items if node.kind == "list" and node.items else (node,))
+        return Test(field, operator, [str(network) for network in networks], _cidr(networks))
+    if not isinstance(node.scalar, str) or not node.scalar:
+        node.fail("where", f"`{operator}` takes a text", "quote it" if node.kind == "scalar" else "")
+    if kind == "regex":
+        return Test(field, operator, node.scalar, _pattern(node, node.scalar))
+    return Test(field, operator, node.scalar, (_prefix if operator == "prefix" else _glob)(node.scalar))
+
+
+_COMPARE: Final = {"lt": lt, "lte": le, "gt": gt, "gte": ge}
+
+
+def _scalar(field: Field, operator: str, node: Node) -> Scalar:
+    limit = node.scalar
+    if node.kind != "scalar":
+        node.fail("where", f"`{operator}` compares with one value, not with a {node.kind}")
+    if field.place in _TEXTS:
+        if not isinstance(limit, str):
+            node.fail("where", f"`{field}` is always text", f'write `"{_show(limit)}"`')
+        proper = limit.upper() if field.place == "method" else limit.lower()
+        if field.place in ("host", "method") and limit != proper:
+            node.fail("where", f"`{field}` is never `{limit}`", f"write `{proper}`")
+    return limit
+
+
+_TEXTS: Final = ("agent", "run", "tool", "host", "method", "credential")
+
+
+def _limit_number(field: Field, operator: str, node: Node) -> int | Decimal:
+    if isinstance(node.scalar, bool) or not isinstance(node.scalar, int | Decimal):
+        quoted = isinstance(node.scalar, str) and TEXT_NUMBER.fullmatch(node.scalar)
+        node.fail("where", f"`{operator}` takes a number", "leave out the quotes" if quoted else "")
+    if field.place in _TEXTS:
+        node.fail("where", f"`{field}` is text: `{operator}` never holds", "use `eq`, `in`, `glob` or `matches`")
+    return node.scalar
+
+
+def _network(node: Node) -> Network:
+    if not isinstance(node.scalar, str):
+        node.fail("where", "`cidr` takes a network or a list of them", "write `10.0.0.0/8`")
+    try:
+        return ipaddress.ip_network(node.scalar)
+    except ValueError:
+        try:
+            meant = ipaddress.ip_network(node.scalar, strict=False)
+        except ValueError:
+            node.fail("where", f"`{node.scalar}` is not a network", "write for example `10.0.0.0/8` or `fd00::/8`")
+        node.fail("where", f"`{node.scalar}` has bits behind its prefix", f"did you mean `{meant}`?")
+
+
+def _pattern(node: Node, text: str) -> Check:
+    if len(text) > REGEX_LENGTH:
+        node.fail("regex", f"the regular expression is longer than {REGEX_LENGTH} characters")
+    try:
+        return _regex(text)
+    except (ValueError, jsonschema_rs.ValidationError):
+        culprit = _UNSUPPORTED.search(text)
+        if culprit:
+            what = "a backreference" if culprit[0].startswith("\\") else "look-around"
+            instead = "it can not be matched in linear time; say it with `all`, `any` and `not`"
+            problem = Problem("regex", f"`{culprit[0]}` is {what}", node.at(culprit.start()), instead)
+            raise RuleFileError((problem,)) from None
+        node.fail("regex", f"`{text}` is not a regular expression, or too large", "the dialect is that of Rust's regex")
+
+
+_UNSUPPORTED = re.compile(r"\(\?<?[=!]|\\[1-9]|\\k[<{']")
+
+
+def _each[T, R](parse: Callable[[T], R], items: Iterable[T]) -> tuple[R, ...]:
+    """`parse` of every item, or one error with all that is wrong in any of them."""
+    parsed: list[R] = []
+    problems: list[Problem] = []
+    for item in items:
+        try:
+            parsed.append(parse(item))
+        except RuleFileError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise RuleFileError(tuple(problems))
+    return tuple(parsed)
