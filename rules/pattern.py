@@ -156,12 +156,12 @@ class Pattern(msgspec.Struct, frozen=True):
 
     def rivals(self, other: Pattern) -> bool:
         """Whether both match just the same calls of some method, and neither is the more specific: none names them."""
-        if self.specificity != other.specificity or self._shape != other._shape:
+        if self.specificity != other.specificity or self.shape != other.shape:
             return False
         return not self.methods or bool(set(self.methods) & set(other.methods))
 
     @property
-    def _shape(self) -> tuple[object, ...]:
+    def shape(self) -> tuple[object, ...]:
         labels = tuple("{}" if label[0] == "{" else label for label in self.labels)
         segments = tuple((each.texts, each.rest, tuple(hole.encoded for hole in each.holes)) for each in self.segments)
         return self.scheme, self.port, labels, segments
