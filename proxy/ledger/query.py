@@ -247,7 +247,22 @@ class LedgerReader:
         with self._connect() as connection:
             sql, values = stats_query(by, filters, _bounds(connection, filters))
             rows = connection.execute(text(sql), values).all()
-        return tuple(StatsRow(row[0] or "", *row[1:9], _ms(row[9]), _ms(row[10])) for row in rows)
+        return tuple(
+            StatsRow(
+                key=row.key or "",
+                calls=row.calls,
+                allowed=row.allowed,
+                denied=row.denied,
+                throttled=row.throttled,
+                replayed=row.replayed,
+                held=row.held,
+                unknown=row.unknown,
+                answer_bytes=row.answer_bytes,
+                p50_ms=_ms(row.p50_ns),
+                p95_ms=_ms(row.p95_ns),
+            )
+            for row in rows
+        )
 
     def runs(self, *, limit: int = 50) -> tuple[RunRow, ...]:
         """The `limit` runs that were active last, newest first. Two index look-ups for every run there is."""
@@ -369,9 +384,11 @@ def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Quer
                    count(*) OVER (PARTITION BY {key}) AS total
             FROM {source} WHERE {where}
         )
-        SELECT d."key", sum(d.calls), {schema.COUNTS}, sum(d.outcome IS 'unknown'), coalesce(sum(d.answer_bytes), 0),
-               max(CASE WHEN place - (total - answered) = (answered + 1) / 2 THEN duration_ns END),
-               max(CASE WHEN place - (total - answered) = (answered * 95 + 99) / 100 THEN duration_ns END)
+        SELECT d."key", sum(d.calls) AS calls, {schema.COUNTS},
+               sum(CASE d.outcome WHEN 'unknown' THEN 1 ELSE 0 END) AS unknown,
+               coalesce(sum(d.answer_bytes), 0) AS answer_bytes,
+               max(CASE WHEN place - (total - answered) = (answered + 1) / 2 THEN duration_ns END) AS p50_ns,
+               max(CASE WHEN place - (total - answered) = (answered * 95 + 99) / 100 THEN duration_ns END) AS p95_ns
         FROM c AS d GROUP BY d."key" ORDER BY 2 DESC, 1
         """,
         values,
