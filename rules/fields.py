@@ -20,7 +20,7 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Literal, NoReturn, cast
 
@@ -28,6 +28,7 @@ import msgspec
 
 from rules.call import Body, Call, Json, Part
 from rules.decision import Plain
+from rules.forms import Either, Indexed, tree
 from rules.problems import Problem, RuleFileError
 from rules.yamltree import Node
 
@@ -67,9 +68,6 @@ EACH: Final = 0
 
 type Step = str | Literal[0]
 type Place = Literal["path", "query", "header", "body", "agent", "run", "tool", "host", "method", "credential"]
-
-DEPTH = 8
-"""Names of form fields may nest this deep (`a[b][c]` is three); deeper ones can be read in no way."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -184,21 +182,16 @@ def plain(value: Value) -> Plain:
     return value
 
 
-class _Either(msgspec.Struct, frozen=True):
-    """In a decoded form: readings of one place that exclude each other."""
-
-    readings: tuple[object, ...]
-
-
 def _read_body(body: Body, steps: tuple[Step, ...]) -> Value:
     if body.kind in ("unread", "undecodable"):
         raise ConditionError(f"the body is needed but {body.problem or 'was not read'}")
+    wanted = steps[0] if steps and steps[0] != EACH else None
     if body.kind == "json":
         root: object = body.json
     elif body.kind == "form":
-        root = _tree(((name, WireText(value)) for name, value in body.fields), steps)
+        root = tree(((name, WireText(value)) for name, value in body.fields), wanted)
     elif body.kind == "multipart":
-        root = _tree(((part.name, _part(part)) for part in body.parts), steps)
+        root = tree(((part.name, _part(part)) for part in body.parts), wanted)
     else:
         return ABSENT
     found: list[Json | Absent] = []
@@ -214,7 +207,7 @@ def _read_body(body: Body, steps: tuple[Step, ...]) -> Value:
 
 def _walk(value: object, steps: tuple[Step, ...], at: int, found: list[Json | Absent]) -> bool:
     """Collects what stands behind `steps[at:]` in `value`. True: it could also be read in another way."""
-    if isinstance(value, _Either):
+    if isinstance(value, Either):
         for reading in value.readings:
             _walk(reading, steps, at, found)
         return True
@@ -242,18 +235,14 @@ def _walk(value: object, steps: tuple[Step, ...], at: int, found: list[Json | Ab
     return False
 
 
-class _Indexed(dict[str, object]):
-    """In a decoded form: `a[0]`, `a[1]`. A list for `[]`, an object for a field that names a member `0`."""
-
-
 def _elements(value: object) -> list[object] | None:
-    if isinstance(value, _Indexed):
+    if isinstance(value, Indexed):
         return [value[key] for key in sorted(value, key=int)]
     return value if isinstance(value, list) else None
 
 
 def _json(value: object) -> Json:
-    if isinstance(value, _Either):
+    if isinstance(value, Either):
         return [_json(reading) for reading in value.readings]
     elements = _elements(value)
     if elements is not None:
@@ -269,60 +258,7 @@ def _undecided(value: object) -> bool:
         return any(map(_undecided, value.values()))
     if isinstance(value, list):
         return any(map(_undecided, value))
-    return isinstance(value, _Either)
-
-
-class _Slot(msgspec.Struct):
-    """One place of a form while it is decoded. `odd`: values whose names are not well formed from here on."""
-
-    values: list[object] = []
-    members: dict[str, _Slot] = {}
-    odd: list[object] = []
-
-
-_BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
-_KEY = re.compile(r"\[([^\[\]]*)\]")
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
-
-
-def _tree(pairs: Iterable[tuple[str, object]], steps: tuple[Step, ...]) -> object:
-    """The object that bracket names spell, as far as `steps` lead into it."""
-    root = _Slot()
-    wanted = steps[0] if steps else EACH
-    for name, value in pairs:
-        head = name.split("[", 1)[0]
-        if wanted not in (EACH, name, head):
-            continue
-        parsed = _BRACKETS.fullmatch(name)
-        keys = _KEY.findall(parsed[2]) if parsed else []
-        if not parsed or len(keys) >= DEPTH:
-            if name != wanted:
-                root.members.setdefault(head, _Slot()).odd.append(value)
-                continue
-            head, keys = name, []
-        slot = root.members.setdefault(head, _Slot())
-        for key in keys:
-            slot = slot.members.setdefault(key, _Slot())
-        slot.values.append(value)
-    return {name: _decode(slot) for name, slot in root.members.items()}
-
-
-def _decode(slot: _Slot) -> object:
-    readings = [*slot.values, *slot.odd, *_members(slot.members)]
-    return readings[0] if len(readings) == 1 and not slot.odd else _Either(tuple(readings))
-
-
-def _members(slots: dict[str, _Slot]) -> Iterator[object]:
-    """The list or object that `slots` are; both where `a[]` stands beside `a[b]`."""
-    pushed = slots.get("")
-    if pushed:
-        if pushed.values:
-            yield list(pushed.values)
-        if pushed.members:  # `a[][b]=1&a[][c]=2`: one element or two? Servers differ.
-            yield _Either(([_decode(_Slot(members=pushed.members))],))
-    named = {key: _decode(slot) for key, slot in slots.items() if key}
-    if named:
-        yield _Indexed(named) if all(map(_INDEX.fullmatch, named)) else named
+    return isinstance(value, Either)
 
 
 _NO_BYTES: Final = hashlib.sha256(b"").digest()

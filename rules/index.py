@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-from rules.pattern import Pattern, Segment, decoded
+from rules.pattern import Pattern, decoded
+from rules.segment import Segment
 
 
 class TargetId(msgspec.Struct, frozen=True):

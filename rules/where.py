@@ -25,16 +25,17 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from operator import ge, gt, le, lt
-from typing import Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
-import jsonschema_rs
 import msgspec
 
+from rules import checks
 from rules.call import Json
-from rules.fields import ABSENT, Absent, ConditionError, Field, Many, Value, WireText, parse_field
+from rules.fields import Absent, ConditionError, Field, Many, Value, parse_field
 from rules.problems import Problem, RuleFileError
 from rules.yamltree import Node, Scalar
 
@@ -42,10 +43,6 @@ __all__ = ["OPERATORS", "Condition", "ConditionError", "Miss", "Read", "Side", "
 
 type Side = Literal["allow", "deny", "guard", "unless"]
 type Read = Callable[[Field], Value]
-type Verdict = bool | None
-"""Whether one value passes one test; None: it can not be told."""
-type Check = Callable[[Json | Absent], Verdict]
-type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Miss(msgspec.Struct, frozen=True):
@@ -62,7 +59,7 @@ class Test(msgspec.Struct, frozen=True):
     field: Field
     operator: str
     limit: Json
-    check: Check
+    check: checks.Check
 
     def holds(self, read: Read, side: Side, affirmed: bool) -> bool:
         value = read(self.field)
@@ -91,19 +88,19 @@ class Test(msgspec.Struct, frozen=True):
         return f"{operator} {_show(self.limit)}"
 
 
-class All(msgspec.Struct, frozen=True):
+class AllOf(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
 
 
-class Any(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
 
 
-class Not(msgspec.Struct, frozen=True):
+class NotOf(msgspec.Struct, frozen=True):
     part: Part
 
 
-type Part = Test | All | Any | Not
+type Part = Test | AllOf | AnyOf | NotOf
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -128,10 +125,10 @@ class Condition(msgspec.Struct, frozen=True):
 def _holds(part: Part, read: Read, side: Side, affirmed: bool) -> bool:
     if isinstance(part, Test):
         return part.holds(read, side, affirmed)
-    if isinstance(part, Not):
+    if isinstance(part, NotOf):
         return _holds(part.part, read, side, not affirmed)
     each = (_holds(one, read, side, affirmed) for one in part.parts)
-    return all(each) if isinstance(part, All) is affirmed else any(each)
+    return all(each) if isinstance(part, AllOf) is affirmed else any(each)
 
 
 def _misses(part: Part, read: Read, side: Side, affirmed: bool) -> Iterator[Miss]:
@@ -139,7 +136,7 @@ def _misses(part: Part, read: Read, side: Side, affirmed: bool) -> Iterator[Miss
         return
     if isinstance(part, Test):
         yield Miss(part.field.text, _show(read(part.field)), part.describe(affirmed))
-    elif isinstance(part, Not):
+    elif isinstance(part, NotOf):
         yield from _misses(part.part, read, side, not affirmed)
     else:
         for one in part.parts:
@@ -149,10 +146,10 @@ def _misses(part: Part, read: Read, side: Side, affirmed: bool) -> Iterator[Miss
 def _describe(part: Part) -> str:
     if isinstance(part, Test):
         return f"{part.field} {part.describe()}"
-    if isinstance(part, Not):
+    if isinstance(part, NotOf):
         return f"not ({_describe(part.part)})"
-    inner = [f"({_describe(one)})" if isinstance(one, All | Any) else _describe(one) for one in part.parts]
-    return (" and " if isinstance(part, All) else " or ").join(inner)
+    inner = [f"({_describe(one)})" if isinstance(one, AllOf | AnyOf) else _describe(one) for one in part.parts]
+    return (" and " if isinstance(part, AllOf) else " or ").join(inner)
 
 
 SHOWN: Final = 100
@@ -178,111 +175,6 @@ _BOUNDS: Final = ("lt", "lte", "gt", "gte")
 _REFUSING: Final = ("ne", "not_in")
 _PAIRS: Final = (("eq", "ne"), ("in", "not_in"), ("lt", "gte"), ("gt", "lte"))
 _OPPOSITES: Final = dict(_PAIRS) | {other: one for one, other in _PAIRS}
-
-TEXT_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,399})(?:\.[0-9]{1,400})?")
-"""How wire text spells a number. Others (`05`, `+5`, `1e3`, ` 5`) mean different things to different servers."""
-
-
-def _number(value: Json | Absent) -> int | Decimal | None:
-    if isinstance(value, WireText):
-        return Decimal(value) if TEXT_NUMBER.fullmatch(value) else None
-    return value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
-
-
-def _equal(value: Json | Absent, limit: Scalar) -> Verdict:
-    if value is ABSENT:
-        return None
-    if value is None or limit is None:
-        return value is limit
-    if isinstance(limit, bool):
-        if isinstance(value, WireText):
-            return {"true": True, "false": False}[value] is limit if value in ("true", "false") else None
-        return value is limit if isinstance(value, bool) else None
-    if isinstance(limit, str):
-        return value == limit if isinstance(value, str) else None
-    number = _number(value)
-    return None if number is None else number == limit
-
-
-def _eq(limit: Scalar) -> Check:
-    return lambda value: _equal(value, limit)
-
-
-def _ne(limit: Scalar) -> Check:
-    return lambda value: None if (same := _equal(value, limit)) is None else not same
-
-
-def _in(limits: tuple[Scalar, ...]) -> Check:
-    def check(value: Json | Absent) -> Verdict:
-        same = [_equal(value, limit) for limit in limits]
-        return True if True in same else None if None in same else False
-
-    return check
-
-
-def _not_in(limits: tuple[Scalar, ...]) -> Check:
-    within = _in(limits)
-    return lambda value: None if (found := within(value)) is None else not found
-
-
-def _bound(compare: Callable[[int | Decimal, int | Decimal], bool], limit: int | Decimal) -> Check:
-    return lambda value: None if (number := _number(value)) is None else compare(number, limit)
-
-
-def _exists(limit: bool) -> Check:
-    return lambda value: (value is not ABSENT) is limit
-
-
-def _prefix(limit: str) -> Check:
-    return lambda value: value.startswith(limit) if isinstance(value, str) else None
-
-
-def _regex(pattern: str) -> Check:
-    """Whether a text is, as a whole, what `pattern` says. Raises `ValueError` for a pattern that can not be used."""
-    options = jsonschema_rs.RegexOptions(size_limit=REGEX_SIZE)
-    schema = {"type": "string", "pattern": pattern}
-    jsonschema_rs.validator_for(schema, pattern_options=options)  # by itself, lest `a)|(b` pass inside the group
-    schema["pattern"] = f"^(?:{pattern})$"
-    valid = jsonschema_rs.validator_for(schema, pattern_options=options).is_valid
-
-    def check(value: Json | Absent) -> Verdict:
-        if not isinstance(value, str):
-            return None
-        try:
-            return valid(str(value))
-        except UnicodeError:
-            raise ConditionError("a text that holds half a surrogate pair can not be matched") from None
-
-    return check
-
-
-def _glob(pattern: str) -> Check:
-    signs = {"*": ".*", "?": "."}
-    return _regex("(?s)" + "".join(signs.get(sign) or _escaped(sign) for sign in pattern))
-
-
-def _escaped(sign: str) -> str:
-    return f"\\{sign}" if sign in "\\.+()|[]{}^$#&-~" else sign
-
-
-def _cidr(networks: tuple[Network, ...]) -> Check:
-    def check(value: Json | Absent) -> Verdict:
-        if not isinstance(value, str):
-            return None
-        try:
-            address = ipaddress.ip_address(str(value))
-        except ValueError:
-            return None
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return any(address in network for network in networks)
-
-    return check
-
-
-REGEX_LENGTH: Final = 2000
-REGEX_SIZE: Final = 1 << 20
-"""Regular expressions may be this long, and this many bytes when compiled."""
 
 OPERATORS: Final = {
     "eq": "scalar",
@@ -317,7 +209,7 @@ def _tests(part: Part) -> Iterator[Test]:
     if isinstance(part, Test):
         yield part
     else:
-        for one in (part.part,) if isinstance(part, Not) else part.parts:
+        for one in (part.part,) if isinstance(part, NotOf) else part.parts:
             yield from _tests(one)
 
 
@@ -327,18 +219,18 @@ def _parse(node: Node) -> Part:
     if not node.entries:
         node.fail("where", "the condition is empty", "name a field, or leave `where` out")
     parts = _each(lambda entry: _entry(*entry), node.entries)
-    return parts[0] if len(parts) == 1 else All(parts)
+    return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
 def _entry(key: Node, value: Node) -> Part:
     word = str(key.scalar)
     if word == "not":
-        return Not(_parse(value))
+        return NotOf(_parse(value))
     if word in _WORDS:
         if value.kind != "list" or not value.items:
             value.fail("where", f"`{word}` takes a list of conditions", f"write `{word}: [{{...}}, {{...}}]`")
         parts = _each(_parse, value.items)
-        return All(parts) if word == "all" else Any(parts)
+        return AllOf(parts) if word == "all" else AnyOf(parts)
     if word in OPERATORS:
         key.fail("where", f"the operator `{word}` stands without a field", f"write `{{FIELD: {{{word}: ...}}}}`")
     field = parse_field(word, key)
@@ -351,7 +243,7 @@ def _entry(key: Node, value: Node) -> Part:
     if not value.entries:
         value.fail("where", f"nothing is said about `{word}`", "write `{OPERATOR: LIMIT}`")
     tests = _each(lambda entry: _operator(field, *entry), value.entries)
-    return tests[0] if len(tests) == 1 else All(tests)
+    return tests[0] if len(tests) == 1 else AllOf(tests)
 
 
 def _operator(field: Field, key: Node, value: Node) -> Test:
@@ -381,32 +273,13 @@ _SPELLINGS: Final = {alias: operator for operator, aliases in _ALIASES.items() f
 
 
 def _test(field: Field, operator: str, node: Node) -> Test:
-    kind = OPERATORS[operator]
-    if kind == "scalar":
-        limit = _scalar(field, operator, node)
-        return Test(field, operator, limit, (_eq if operator == "eq" else _ne)(limit))
-    if kind == "scalars":
-        if node.kind != "list" or not node.items:
-            node.fail("where", f"`{operator}` takes a list of values", f"write `{operator}: [a, b]`")
-        limits = _each(lambda item: _scalar(field, operator, item), node.items)
-        return Test(field, operator, list(limits), (_in if operator == "in" else _not_in)(limits))
-    if kind == "number":
-        return Test(field, operator, number := _limit_number(field, operator, node), _bound(_COMPARE[operator], number))
-    if kind == "bool":
-        if not isinstance(node.scalar, bool):
-            node.fail("where", f"`{operator}` takes `true` or `false`")
-        return Test(field, operator, node.scalar, _exists(node.scalar))
-    if kind == "networks":
-        networks = _each(_network, node.items if node.kind == "list" and node.items else (node,))
-        return Test(field, operator, [str(network) for network in networks], _cidr(networks))
-    if not isinstance(node.scalar, str) or not node.scalar:
-        node.fail("where", f"`{operator}` takes a text", "quote it" if node.kind == "scalar" else "")
-    if kind == "regex":
-        return Test(field, operator, node.scalar, _pattern(node, node.scalar))
-    return Test(field, operator, node.scalar, (_prefix if operator == "prefix" else _glob)(node.scalar))
-
-
-_COMPARE: Final = {"lt": lt, "lte": le, "gt": gt, "gte": ge}
+    limit: Any = _LIMITS[OPERATORS[operator]](field, operator, node)
+    try:
+        check = _CHECKS[operator](limit)
+    except ValueError:
+        _fail_regex(node)
+    shown = [str(one) if operator == "cidr" else one for one in limit] if isinstance(limit, tuple) else limit
+    return Test(field, operator, shown, check)
 
 
 def _scalar(field: Field, operator: str, node: Node) -> Scalar:
@@ -425,16 +298,40 @@ def _scalar(field: Field, operator: str, node: Node) -> Scalar:
 _TEXTS: Final = ("agent", "run", "tool", "host", "method", "credential")
 
 
-def _limit_number(field: Field, operator: str, node: Node) -> int | Decimal:
+def _scalars(field: Field, operator: str, node: Node) -> tuple[Scalar, ...]:
+    if not node.items:
+        node.fail("where", f"`{operator}` takes a list of values", f"write `{operator}: [a, b]`")
+    return _each(lambda item: _scalar(field, operator, item), node.items)
+
+
+def _number(field: Field, operator: str, node: Node) -> int | Decimal:
     if isinstance(node.scalar, bool) or not isinstance(node.scalar, int | Decimal):
-        quoted = isinstance(node.scalar, str) and TEXT_NUMBER.fullmatch(node.scalar)
+        quoted = isinstance(node.scalar, str) and checks.TEXT_NUMBER.fullmatch(node.scalar)
         node.fail("where", f"`{operator}` takes a number", "leave out the quotes" if quoted else "")
     if field.place in _TEXTS:
         node.fail("where", f"`{field}` is text: `{operator}` never holds", "use `eq`, `in`, `glob` or `matches`")
     return node.scalar
 
 
-def _network(node: Node) -> Network:
+def _text(field: Field, operator: str, node: Node) -> str:
+    if not isinstance(node.scalar, str) or not node.scalar:
+        node.fail("where", f"`{operator}` takes a text", "quote it" if node.kind == "scalar" else "")
+    if operator != "prefix" and len(node.scalar) > checks.REGEX_LENGTH:
+        node.fail("regex", f"`{operator}` takes at most {checks.REGEX_LENGTH} characters")
+    return node.scalar
+
+
+def _bool(field: Field, operator: str, node: Node) -> bool:
+    if not isinstance(node.scalar, bool):
+        node.fail("where", f"`{operator}` takes `true` or `false`")
+    return node.scalar
+
+
+def _networks(field: Field, operator: str, node: Node) -> tuple[checks.Network, ...]:
+    return _each(_network, node.items or (node,))
+
+
+def _network(node: Node) -> checks.Network:
     if not isinstance(node.scalar, str):
         node.fail("where", "`cidr` takes a network or a list of them", "write `10.0.0.0/8`")
     try:
@@ -447,22 +344,43 @@ def _network(node: Node) -> Network:
         node.fail("where", f"`{node.scalar}` has bits behind its prefix", f"did you mean `{meant}`?")
 
 
-def _pattern(node: Node, text: str) -> Check:
-    if len(text) > REGEX_LENGTH:
-        node.fail("regex", f"the regular expression is longer than {REGEX_LENGTH} characters")
-    try:
-        return _regex(text)
-    except (ValueError, jsonschema_rs.ValidationError):
-        culprit = _UNSUPPORTED.search(text)
-        if culprit:
-            what = "a backreference" if culprit[0].startswith("\\") else "look-around"
-            instead = "it can not be matched in linear time; say it with `all`, `any` and `not`"
-            problem = Problem("regex", f"`{culprit[0]}` is {what}", node.at(culprit.start()), instead)
-            raise RuleFileError((problem,)) from None
-        node.fail("regex", f"`{text}` is not a regular expression, or too large", "the dialect is that of Rust's regex")
+def _fail_regex(node: Node) -> NoReturn:
+    text = str(node.scalar)
+    culprit = _UNSUPPORTED.search(text)
+    if not culprit:
+        message = f"`{text}` is not a regular expression, or too large a one"
+        node.fail("regex", message, "the dialect is that of Rust's regex crate")
+    what = "a backreference" if culprit[0].startswith("\\") else "look-around"
+    instead = "it can not be matched in linear time; say it with `all`, `any` and `not`"
+    raise RuleFileError((Problem("regex", f"`{culprit[0]}` is {what}", node.at(culprit.start()), instead),))
 
 
 _UNSUPPORTED = re.compile(r"\(\?<?[=!]|\\[1-9]|\\k[<{']")
+
+_LIMITS: Final[Mapping[str, Callable[[Field, str, Node], object]]] = {
+    "scalar": _scalar,
+    "scalars": _scalars,
+    "number": _number,
+    "regex": _text,
+    "text": _text,
+    "bool": _bool,
+    "networks": _networks,
+}
+_CHECKS: Final[Mapping[str, Callable[[Any], checks.Check]]] = {
+    "eq": checks.eq,
+    "ne": checks.ne,
+    "in": checks.within,
+    "not_in": checks.not_within,
+    "lt": partial(checks.bound, lt),
+    "lte": partial(checks.bound, le),
+    "gt": partial(checks.bound, gt),
+    "gte": partial(checks.bound, ge),
+    "matches": checks.matches,
+    "prefix": checks.prefix,
+    "glob": checks.glob,
+    "exists": checks.exists,
+    "cidr": checks.cidr,
+}
 
 
 def _each[T, R](parse: Callable[[T], R], items: Iterable[T]) -> tuple[R, ...]:
