@@ -32,6 +32,7 @@ CODES: dict[str, Code] = {
     "rate-limited": Code(429, "Rate limited", "yes", False, "http_request_error"),
     "upstream-cooldown": Code(503, "Upstream asked to slow down", "yes", False, "destination_unavailable"),
     "destination-refused": Code(403, "Destination not permitted", "never", True, "destination_ip_prohibited"),
+    "upgrade-refused": Code(403, "Protocol upgrade not supported", "never", True, "http_request_denied"),
     "upstream-failed": Code(502, "Upstream failed", "unknown", True, "destination_unavailable"),
     "policy-error": Code(503, "Could not decide", "no", True, "proxy_internal_error"),
     "store-error": Code(503, "Could not record", "no", True, "proxy_internal_error"),

@@ -65,6 +65,7 @@ class Decision(msgspec.Struct, frozen=True):
     `replay_of`: for a replay, and for a refusal that speaks about an earlier call, that call's id; else empty.
     `twin`: set only when the caller has to wait and decide again; such a decision is not recorded.
     `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
+    `exact_host`: a rule that allows this call, or its tool, names the host literally: private addresses are permitted.
     `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction.
     """
 
@@ -82,6 +83,7 @@ class Decision(msgspec.Struct, frozen=True):
     twin: Twin | None = None
     retry_after_ns: int = 0
     limits: tuple[Limit, ...] = ()
+    exact_host: bool = False
     facts: dict[str, Plain] = {}
     changes: tuple[Change, ...] = ()
 

@@ -1,0 +1,450 @@
+"""mitmproxy's hooks: the only place where a flow becomes a call and a decision becomes a response.
+
+mitmproxy lets a request through when a hook raises. So every hook here sets the refusal first and lifts it as its very
+last act; whatever is raised in between leaves the refusal standing. `layers.Stream` checks the same once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from functools import cache
+
+from mitmproxy import connection, http, tls
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from proxy import dial
+from proxy.doorman import CHALLENGE, Doorman
+from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Exchange
+from proxy.gate import Admission, Asked, Gate
+from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
+from proxy.ledger.entries import StoredAnswer
+from proxy.refusal import Reply, render_failure
+from proxy.wire.error import WireError
+from proxy.wire.request import (
+    Head,
+    headers_to_strip,
+    is_upgrade,
+    read_body,
+    read_head,
+    with_credential,
+)
+from rules import decide
+from rules.call import UNREAD_BODY, Call
+from rules.decision import Answer
+
+UPSTREAM_TIMEOUT_S = 600.0
+"""How long an upstream may be silent, and how long an exchange goes on after its client has left."""
+
+log = logging.getLogger("borderpost")
+
+
+class Addon:
+    """The hooks. `own` are the addresses that we listen on; `new_call_id` makes an id for a moment in ns."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        doorman: Doorman,
+        hash_secret: Callable[[bytes], str],
+        new_call_id: Callable[[int], str],
+        own: Callable[[], frozenset[tuple[str, int]]],
+    ) -> None:
+        self._gate = gate
+        self._doorman = doorman
+        self._hash_secret = hash_secret
+        self._new_call_id = new_call_id
+        self._own = own
+        self._pool = BufferPool()
+        self._agents: dict[str, str] = {}
+        self._live: dict[str, set[Exchange]] = {}
+        self._exact: set[tuple[str, str, int]] = set()
+        self.stopping = False
+
+    # -- who -------------------------------------------------------------------------------------------------------
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """A tunnel is opened: find out who opens it. What may pass through it is decided call by call."""
+        call_id = self._new_call_id(self._gate.clock.now_ns())
+        asked = Asked("CONNECT", flow.request.http_version, "")
+        flow.response = _response(_policy_error(False, False))
+        try:
+            agent = self._identify(flow.request.headers)
+            self._agents[flow.client_conn.id] = agent
+        except WireError as error:
+            reply = self._gate.refuse_unread(_stub(flow, ""), call_id, error, asked)
+            flow.response = _response(reply)
+            flow.response.headers[CHALLENGE[0]] = CHALLENGE[1]
+            return
+        except BaseException:
+            log.exception("a tunnel was refused, because of an error of ours")
+            raise
+        flow.response = None
+
+    def _identify(self, headers: http.Headers) -> str:
+        sent = headers.get_all("proxy-authorization")
+        if len(sent) > 1:
+            raise WireError("proxy-auth-required", "There is more than one Proxy-Authorization header.")
+        return self._doorman.identify(sent[0] if sent else None, self._gate.clock.now_ns())
+
+    # -- the request -----------------------------------------------------------------------------------------------
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """The head has arrived. Decide now if the head is enough; else have the body buffered."""
+        call_id = self._new_call_id(self._gate.clock.now_ns())
+        asked = Asked(flow.request.method, flow.request.http_version, flow.request.headers.get("accept-encoding", ""))
+        exchange = Exchange(call_id, _policy_error(asked.method == "HEAD", flow.request.is_http2), self._pool)
+        exchange.asked = asked
+        flow.metadata[EXCHANGE] = exchange
+        await self._guarded(flow, exchange, self._decide_on_head(flow, exchange))
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """The body has arrived, or is over its cap. Decide, unless the head was enough."""
+        exchange = exchange_of(flow)
+        if exchange is None:
+            flow.response = _response(_policy_error(False, False))
+            return
+        if exchange.admission is not None or flow.response is not None:
+            return
+        await self._guarded(flow, exchange, self._decide_on_body(flow, exchange))
+        exchange.release_buffer()
+
+    async def _guarded(
+        self, flow: http.HTTPFlow, exchange: Exchange, deciding: Coroutine[None, None, Reply | None]
+    ) -> None:
+        """The one wrapper: the refusal is set first, and lifted last, only if `deciding` came to its end.
+
+        `deciding` gives the reply that refuses (or replays), or None when the call may go on.
+        """
+        assert exchange.refusal is not None
+        flow.response = _response(exchange.refusal)
+        exchange.answer_now = bool(flow.metadata.get("invalid"))
+        try:
+            reply = await deciding
+        except WireError as error:
+            call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
+            reply = self._gate.refuse_unread(call, exchange.call_id, error, exchange.asked)
+            if error.code == "proxy-auth-required":
+                reply = Reply(reply.status, reply.reason, (*reply.headers, CHALLENGE), reply.body)
+        except Exception:
+            log.exception("a call was refused, because of an error of ours")
+            call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
+            error = WireError("policy-error", "Borderpost could not decide this call, so it was not sent.")
+            reply = self._gate.refuse_unread(call, exchange.call_id, error, exchange.asked)
+        if reply is not None:
+            exchange.refusal = reply
+            flow.response = _response(reply)
+            expects = flow.request.headers.get("expect", "").lower() == "100-continue"
+            exchange.answer_now = exchange.answer_now or (expects and bool(flow.metadata.get("has_body")))
+            return
+        if exchange.admission is not None:
+            exchange.refusal = None
+        flow.response = None
+
+    async def _decide_on_head(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
+        request = flow.request
+        invalid = flow.metadata.get("invalid")
+        if invalid:
+            raise WireError("ambiguous-request", f"The request is not valid HTTP: {_one_line(str(invalid))}.")
+        if self.stopping:
+            raise WireError("shutting-down", "Borderpost is stopping, so this call was not sent.")
+        agent = self._agents.get(flow.client_conn.id)
+        if agent is None or request.headers.get("proxy-authorization"):
+            agent = self._identify(request.headers)
+        run = self._gate.runs.run_of(agent, self._gate.clock.now_ns())
+        headers = tuple(request.headers.fields)
+        call = read_head(
+            Head(
+                method=request.data.method,
+                scheme=request.scheme,
+                host=request.data.host,
+                port=request.data.port,
+                target=request.data.path,
+                authority=flow.metadata.get("authority", b""),
+                http_version=request.http_version,
+                headers=headers,
+                sni=flow.client_conn.sni,
+                tunnelled=flow.metadata["tunnelled"],
+                host_verified=True,
+            ),
+            agent=agent,
+            run=run,
+            hash_secret=self._hash_secret,
+        )
+        exchange.call = call
+        if is_upgrade(call):
+            raise WireError("upgrade-refused", "Protocol upgrades such as WebSocket are not supported here.")
+        strip = headers_to_strip(call)
+        request.headers.fields = tuple(field for field in headers if field[0].lower().decode("latin-1") not in strip)
+        needs = decide.needs(self._gate.ruleset, call)
+        if needs.credential:
+            exchange.call = call = with_credential(call, needs.credential, self._hash_secret)
+        exchange.finish = needs.claim
+        exchange.body_cap_bytes = needs.cap_bytes
+        has_body = bool(flow.metadata.get("has_body"))
+        unframed = request.is_http2 and "content-length" not in request.headers
+        if has_body and (needs.body or unframed):
+            length = request.headers.get("content-length", "")
+            if length.isdigit() and int(length) > needs.cap_bytes:
+                raise WireError("body-too-large", _too_large(needs.cap_bytes))
+            return None
+        reply = await self._admit(flow, exchange, call if has_body else read_body(call, b""))
+        request.stream = has_body and reply is None
+        return reply
+
+    async def _decide_on_body(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
+        if exchange.oversized or exchange.call is None:
+            raise WireError("body-too-large", _too_large(exchange.body_cap_bytes))
+        raw = flow.request.raw_content or b""
+        if flow.request.trailers:
+            raise WireError("ambiguous-request", "Trailers after a request are not supported.")
+        if flow.request.is_http2:
+            flow.request.headers["content-length"] = str(len(raw))
+        exchange.call = read_body(exchange.call, raw)
+        return await self._admit(flow, exchange, exchange.call)
+
+    async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, call: Call) -> Reply | None:
+        live = self._live.setdefault(flow.client_conn.id, set())
+        live.add(exchange)
+        try:
+            admission = await self._gate.admit(call, exchange.call_id, exchange.asked, exchange.gone)
+        except BaseException:
+            self._end(flow, exchange)
+            raise
+        exchange.admission = admission
+        if admission.reply is not None:
+            self._end(flow, exchange)
+            return admission.reply
+        exchange.exact_host = admission.decision.exact_host
+        if exchange.exact_host:
+            self._exact.add((flow.client_conn.id, flow.request.host, flow.request.port))
+        return None
+
+    def _end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+        exchange.settled = True
+        exchange.ended.set()
+        self._live.get(flow.client_conn.id, set()).discard(exchange)
+
+    # -- the way out -----------------------------------------------------------------------------------------------
+
+    async def server_connect(self, data: ServerConnectionHookData) -> None:
+        """A connection is about to be dialled: check every address that its name stands for."""
+        server = data.server
+        server.error = DESTINATION_REFUSED + "it could not be checked"
+        assert server.address is not None
+        host, port = server.address[:2]
+        exact = (data.client.id, host, port) in self._exact
+        try:
+            reason, private = await dial.check(host, port, exact=exact, own=self._own())
+        except OSError as error:
+            server.error = f"cannot resolve the host name: {error.strerror or error}"
+            return
+        except WireError as error:
+            server.error = DESTINATION_REFUSED + error.detail
+            return
+        except Exception:
+            log.exception("a destination was refused, because of an error of ours")
+            return
+        mark_private(server, private)
+        server.error = None if reason is None else DESTINATION_REFUSED + reason
+
+    # -- the answer ------------------------------------------------------------------------------------------------
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """The head of an answer has arrived: stream its body, keeping a copy where it may have to be replayed."""
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.refusal is not None or exchange.settled:
+            return
+        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish else 0)
+        assert flow.response is not None
+        flow.response.stream = exchange.copy
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """The answer has arrived whole: record the outcome."""
+        exchange = exchange_of(flow)
+        if exchange is None or exchange.admission is None or exchange.settled:
+            return
+        assert flow.response is not None
+        stored = _stored(flow.response, exchange) if exchange.finish else None
+        answer = Answer(
+            status=flow.response.status_code,
+            complete=True,
+            sent=True,
+            stored=stored is not None,
+            replayed=flow.response.headers.get("idempotent-replayed", "").lower() == "true",
+            headers=_headers(flow.response),
+        )
+        self._settle(flow, exchange, exchange.admission, answer, stored)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """The exchange failed. Record what is known, and answer in our form if the client has no answer yet."""
+        exchange = exchange_of(flow)
+        if exchange is None:
+            return
+        exchange.release_buffer()
+        admission = exchange.admission
+        if admission is None or admission.reply is not None or exchange.settled:
+            return
+        message = _one_line(flow.error.msg if flow.error else "")
+        begun = flow.response is not None and flow.response.stream
+        answer = Answer(
+            status=flow.response.status_code if flow.response is not None and begun else 0,
+            complete=False,
+            sent=exchange.sent,
+            withdrawn=exchange.client_left and not exchange.sent,
+            error=message,
+        )
+        self._settle(flow, exchange, admission, answer, None)
+        refused = message.partition(DESTINATION_REFUSED)[2]
+        reply = render_failure(
+            code="destination-refused" if refused else "upstream-failed",
+            detail=_failure_detail(message, refused, exchange.sent),
+            executed="unknown" if exchange.sent else "no",
+            method=exchange.asked.method,
+            http_version=exchange.asked.http_version,
+            call_id=exchange.call_id,
+        )
+        if not begun:
+            flow.response = _response(reply)
+
+    def _settle(
+        self,
+        flow: http.HTTPFlow,
+        exchange: Exchange,
+        admission: Admission,
+        answer: Answer,
+        stored: StoredAnswer | None,
+    ) -> None:
+        if admission.reply is not None:
+            return
+        try:
+            self._gate.settle(
+                admission,
+                answer,
+                client_left=exchange.client_left,
+                answer_sha256=exchange.copy.sha256,
+                answer_bytes=exchange.copy.size_bytes,
+                stored=stored,
+            )
+        except Exception:
+            log.exception("an outcome could not be recorded, because of an error of ours")
+        finally:
+            self._end(flow, exchange)
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def next_layer(self, data: object) -> None:
+        """Inside a tunnel there is TLS or HTTP, and nothing else."""
+        next_layer(data)  # type: ignore[arg-type]
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """A client did not accept our certificate: the commonest mistake in setting an agent up, so say it."""
+        name = data.conn.sni if isinstance(data.conn, connection.Client) else ""
+        log.warning("a client refused our certificate for %s: let it trust the CA (see `borderpost env`)", name)
+
+    async def client_disconnected(self, client: connection.Client) -> None:
+        """A client left. Wake what waits; and hold its upstream connections open until claimed calls are finished."""
+        live = self._live.get(client.id, set())
+        for exchange in live:
+            exchange.gone.set()
+        unfinished = [
+            asyncio.ensure_future(exchange.ended.wait())
+            for exchange in live
+            if exchange.finish and not exchange.settled and exchange.refusal is None
+        ]
+        if unfinished:
+            _, late = await asyncio.wait(unfinished, timeout=UPSTREAM_TIMEOUT_S)
+            for waiting in late:
+                waiting.cancel()
+        self._live.pop(client.id, None)
+        self._agents.pop(client.id, None)
+        self._exact = {known for known in self._exact if known[0] != client.id}
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let calls in flight come to their end, for at most `timeout_s`; new ones are refused."""
+        self.stopping = True
+        waits = [asyncio.ensure_future(one.ended.wait()) for live in self._live.values() for one in live]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=timeout_s)
+            for waiting in late:
+                waiting.cancel()
+
+
+def _stored(response: http.Response, exchange: Exchange) -> StoredAnswer | None:
+    """The answer as it will be replayed, or None when it was too large to keep."""
+    body = exchange.copy.body()
+    if body is None:
+        return None
+    return StoredAnswer(
+        id=exchange.call_id,
+        until_ns=0,
+        status=response.status_code,
+        reason=response.data.reason,
+        http_version=response.http_version,
+        headers=tuple(response.headers.fields),
+        body=body,
+    )
+
+
+def _headers(response: http.Response) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields)
+
+
+def _response(reply: Reply) -> http.Response:
+    """A reply of ours as mitmproxy wants it."""
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    return http.Response(
+        b"HTTP/1.1", reply.status, reply.reason.encode("ascii", "replace"), http.Headers(fields), reply.body, None, 0, 0
+    )
+
+
+@cache
+def _policy_error(head: bool, http2: bool) -> Reply:
+    """The refusal that stands until a decision has been made. `head`: the request is a HEAD."""
+    return render_failure(
+        code="policy-error",
+        detail="Borderpost could not decide this call, so it was not sent. Nothing was executed. Tell the operator.",
+        executed="no",
+        method="HEAD" if head else "GET",
+        http_version="HTTP/2.0" if http2 else "HTTP/1.1",
+        call_id="",
+    )
+
+
+def _stub(flow: http.HTTPFlow, agent: str) -> Call:
+    """A call that stands in the ledger for a request that could not be read as one."""
+    request = flow.request
+    path = request.data.path.partition(b"?")[0]
+    return Call(
+        agent=agent,
+        run="",
+        method=_one_line(request.data.method.decode("latin-1"))[:32],
+        scheme=request.data.scheme.decode("latin-1") if request.data.scheme in (b"http", b"https") else "",
+        host=_one_line(request.data.host)[:255],
+        port=request.data.port,
+        path=_one_line(path.decode("latin-1"))[:1000],
+        segments=(),
+        body=UNREAD_BODY,
+    )
+
+
+def _too_large(cap_bytes: int) -> str:
+    return (
+        f"The body is larger than the {cap_bytes} bytes that a rule for it may read, so this call was not sent. "
+        "Send less at once, or ask the operator to raise `cap` on this tool."
+    )
+
+
+def _failure_detail(message: str, refused: str, sent: bool) -> str:
+    """What the agent is told when an exchange failed."""
+    if refused:
+        return f"Borderpost does not let calls go there: {refused}. Nothing was executed."
+    if sent:
+        return f"The API failed before its answer was complete: {message}. Whether it acted is unknown: look first."
+    return f"The API could not be reached: {message}. Nothing was executed."
+
+
+def _one_line(text: str) -> str:
+    """`text` on one line, printable ASCII, of bounded length."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:300].rstrip(".")

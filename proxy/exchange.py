@@ -1,0 +1,110 @@
+"""One call on its way through the proxy: what the hooks and the HTTP layer need to know of it, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+from proxy.gate import Admission, Asked
+from proxy.refusal import Reply
+from rules.call import Call
+
+ANSWER_CAP_BYTES = 1024 * 1024
+"""Answers up to this size are kept for replay."""
+
+BUFFERED_CAP_BYTES = 256 * 1024 * 1024
+"""All buffered request bodies together take no more than this."""
+
+
+class Exchange:
+    """The mutable record of one request and its answer. It lives from the request's head to its end.
+
+    `refusal`: set until the gate has let the call out; the HTTP layer sends nothing upstream while it is set.
+    `gone`: set when the client has left. `finish`: the upstream exchange is finished even without its client.
+    `sent`: the request may have begun to leave. `settled`: its outcome is recorded.
+    """
+
+    def __init__(self, call_id: str, refusal: Reply, pool: BufferPool) -> None:
+        self._pool = pool
+        self.call_id = call_id
+        self.refusal: Reply | None = refusal
+        self.asked = Asked("", "", "")
+        self.call: Call | None = None
+        self.admission: Admission | None = None
+        self.body_cap_bytes = 0
+        self.oversized = False
+        self.buffered_bytes = 0
+        self.answer_now = False
+        self.gone = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.finish = False
+        self.sent = False
+        self.settled = False
+        self.client_left = False
+        self.exact_host = False
+        self.copy = AnswerCopy(0)
+
+    @property
+    def must_finish(self) -> bool:
+        """Whether the upstream exchange goes on although its client has left."""
+        return self.finish and self.sent and not self.settled
+
+    def buffer(self, size_bytes: int) -> bool:
+        """Make room for `size_bytes` more of the body, or say that there is none: then the call is refused."""
+        if self.buffered_bytes + size_bytes > self.body_cap_bytes or not self._pool.take(size_bytes):
+            self.oversized = True
+            return False
+        self.buffered_bytes += size_bytes
+        return True
+
+    def release_buffer(self) -> None:
+        """Give the room of the buffered body back."""
+        self._pool.give(self.buffered_bytes)
+        self.buffered_bytes = 0
+
+
+class BufferPool:
+    """The room that all buffered bodies share."""
+
+    def __init__(self, cap_bytes: int = BUFFERED_CAP_BYTES) -> None:
+        self._left_bytes = cap_bytes
+
+    def take(self, size_bytes: int) -> bool:
+        """Whether `size_bytes` more fit; if so they are taken."""
+        if size_bytes > self._left_bytes:
+            return False
+        self._left_bytes -= size_bytes
+        return True
+
+    def give(self, size_bytes: int) -> None:
+        """Give back what was taken."""
+        self._left_bytes += size_bytes
+
+
+class AnswerCopy:
+    """Sees every chunk of a streamed answer: counts, hashes, and keeps the first `cap_bytes` for replay."""
+
+    def __init__(self, cap_bytes: int) -> None:
+        self._cap_bytes = cap_bytes
+        self._hash = hashlib.sha256()
+        self._kept = bytearray()
+        self.size_bytes = 0
+
+    def __call__(self, chunk: bytes) -> bytes:
+        """Take note of `chunk` and hand it on as it is."""
+        if chunk:
+            self.size_bytes += len(chunk)
+            self._hash.update(chunk)
+            if self.size_bytes <= self._cap_bytes:
+                self._kept += chunk
+            elif self._kept:
+                self._kept = bytearray()
+        return chunk
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def body(self) -> bytes | None:
+        """The whole answer's body, or None when it was larger than the cap."""
+        return bytes(self._kept) if self.size_bytes <= self._cap_bytes else None

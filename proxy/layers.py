@@ -1,0 +1,237 @@
+"""mitmproxy's HTTP layer with our exceptions to it. Each override names the reason; what is not here is mitmproxy's.
+
+The one choke point of promise 1 is `Stream.make_server_connection`: no byte leaves but through it, and it fails unless
+the exchange's refusal has been lifted.
+"""
+
+from __future__ import annotations
+
+from mitmproxy import flow, http
+from mitmproxy.connection import Connection
+from mitmproxy.net.http.validate import validate_headers
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
+from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestData,
+    RequestEndOfMessage,
+    RequestHeaders,
+    RequestProtocolError,
+    RequestTrailers,
+    ResponseHeaders,
+    ResponseProtocolError,
+)
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.proxy.layers.tls import ClientTLSLayer
+from mitmproxy.proxy.utils import expect
+
+from proxy.exchange import Exchange
+
+EXCHANGE = "borderpost"
+"""Where a flow's metadata holds its `Exchange`."""
+
+DISCARD_CAP_BYTES = 64 * 1024 * 1024
+"""How much of a refused upload is read and thrown away, so that its client gets to read the refusal."""
+
+DESTINATION_REFUSED = "destination refused: "
+"""Begins the error of a connection that was refused for its address."""
+
+
+def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
+    """The exchange of `flow`, or None when its head was never seen by us: then nothing may leave."""
+    found = flow.metadata.get(EXCHANGE)
+    return found if isinstance(found, Exchange) else None
+
+
+class Stream(HttpStream):
+    """One request and its answer."""
+
+    discarded_bytes = 0
+
+    @expect(RequestHeaders)
+    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
+        """As mitmproxy's for a regular proxy, but nothing is answered before the call is on record.
+
+        What mitmproxy's validation refuses still passes our hook, which records it and answers in our form.
+        """
+        self.flow = http.HTTPFlow(self.context.client, self.context.server)
+        self.flow.request = request = event.request
+        self.flow.live = True
+        invalid = validate_request(self.mode, request, True)
+        if request.method == "CONNECT" and invalid is None:
+            yield from self.handle_connect()
+            return
+        self.flow.metadata["authority"] = request.data.authority
+        self.flow.metadata["invalid"] = invalid
+        self.flow.metadata["has_body"] = not event.end_stream
+        self.flow.metadata["tunnelled"] = self.mode is HTTPMode.transparent
+        if self.mode is HTTPMode.transparent:
+            assert self.context.server.address
+            request.data.host, request.data.port = self.context.server.address[:2]
+            request.data.scheme = b"https" if self.context.client.tls else b"http"
+        if not (request.is_http2 or request.is_http3):
+            request.data.authority = b""
+        yield HttpRequestHeadersHook(self.flow)
+        if (yield from self.check_killed(True)):
+            return
+        exchange = exchange_of(self.flow)
+        if exchange is None or exchange.answer_now:
+            yield from self.answer_early()
+            return
+        if not self.flow.response and request.headers.get("expect", "").lower() == "100-continue":
+            go_on = http.Response.make(100)
+            go_on.headers.clear()
+            yield SendHttp(ResponseHeaders(self.stream_id, go_on), self.context.client)
+            request.headers.pop("expect")
+        if request.stream and not event.end_stream:
+            yield from self.start_request_stream()
+        else:
+            self.client_state = self.state_consume_request_body
+        self.server_state = self.state_wait_for_response_headers
+
+    @expect(RequestData, RequestTrailers, RequestEndOfMessage)
+    def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Buffer what the decision needs, up to its cap; read a refused body without keeping it."""
+        if not isinstance(event, RequestData):
+            yield from super().state_consume_request_body(event)
+            return
+        exchange = exchange_of(self.flow)
+        if exchange is not None and self.flow.response is None:
+            if exchange.buffer(len(event.data)):
+                self.request_body_buf += event.data
+                return
+            self.request_body_buf.clear()
+            yield HttpRequestHook(self.flow)
+        self.discarded_bytes += len(event.data)
+        if exchange is None or self.discarded_bytes > DISCARD_CAP_BYTES:
+            yield from self.answer_early()
+
+    def answer_early(self) -> layer.CommandGenerator[None]:
+        """Answer before the request has arrived whole, and read no more of it."""
+        if self.flow.response is None:
+            self.flow.response = http.Response.make(503, b"")
+        if self.context.client.alpn != b"h2":
+            self.flow.response.headers["connection"] = "close"
+        self.client_state = self.state_done
+        yield from self.send_response()
+        self.client_state = self.server_state = self.state_errored
+        if self.context.client.alpn != b"h2":
+            yield commands.CloseConnection(self.context.client)
+
+    def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:
+        """mitmproxy's own limit is tested before anything is decided; ours is in `state_consume_request_body`."""
+        return False
+        yield  # a generator, as the base class wants it
+
+    def make_server_connection(self) -> layer.CommandGenerator[bool]:
+        """The only way out. Closed unless the gate has let this call out and its client is still there."""
+        exchange = exchange_of(self.flow)
+        if exchange is None or exchange.refusal is not None or exchange.admission is None:
+            yield from self.handle_protocol_error(self._failed("refused"))
+            return False
+        if not (yield from super().make_server_connection()):
+            return False
+        if is_private(self.flow.server_conn) and not exchange.exact_host:
+            yield from self.handle_protocol_error(self._failed(DESTINATION_REFUSED + "it is not a public address"))
+            return False
+        if any(isinstance(queued, RequestProtocolError) for queued in self._paused_event_queue):
+            exchange.client_left = True
+            yield from self.handle_protocol_error(self._failed("the client left"))
+            return False
+        exchange.sent = True
+        return True
+
+    def _failed(self, message: str) -> ResponseProtocolError:
+        return ResponseProtocolError(self.stream_id, message, ErrorCode.CONNECT_FAILED)
+
+    @expect(ResponseHeaders)
+    def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
+        """An upstream may not switch protocols: what follows a 101 would be piped, undecided and unrecorded."""
+        if event.response.status_code == 101:
+            yield commands.CloseConnection(self.flow.server_conn)
+            message = "the upstream switched protocols without being asked"
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR)
+            )
+            return
+        yield from super().state_wait_for_response_headers(event)
+
+    def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
+        """Requests are validated on arrival; an answer that fails validation is a failed exchange, in our words."""
+        assert self.flow.response is not None
+        try:
+            validate_headers(self.flow.response)
+        except ValueError as error:
+            yield commands.CloseConnection(self.flow.server_conn)
+            yield from self.handle_protocol_error(
+                ResponseProtocolError(self.stream_id, f"unsound answer: {error}", ErrorCode.RESPONSE_VALIDATION_FAILED)
+            )
+            return True
+        return False
+
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        """A client that left does not stop an exchange that has to be finished without it."""
+        exchange = exchange_of(self.flow)
+        if exchange is not None and exchange.must_finish:
+            return False
+        if exchange is not None and any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
+            exchange.client_left = True
+        return (yield from super().check_killed(emit_error_hook))
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        """Two exceptions: a claimed call is finished without its client, and failures are answered in our form."""
+        exchange = exchange_of(self.flow) if hasattr(self, "flow") else None
+        if exchange is None:
+            yield from super().handle_protocol_error(event)
+            return
+        if isinstance(event, RequestProtocolError):
+            exchange.client_left = True
+            if exchange.must_finish and self.client_state == self.state_done:
+                return
+            yield from super().handle_protocol_error(event)
+            return
+        unanswered = self.server_state in (self.state_wait_for_response_headers, self.state_uninitialized)
+        if not unanswered or self.client_state == self.state_errored:
+            yield from super().handle_protocol_error(event)
+            return
+        self.flow.response = None
+        self.flow.error = flow.Error(event.message)
+        yield HttpErrorHook(self.flow)
+        if self.client_state == self.state_done:
+            if self.flow.response is None:
+                self.flow.response = http.Response.make(502, b"")
+            yield from self.send_response()
+        else:
+            yield from self.answer_early()
+
+
+class Http(HttpLayer):
+    """mitmproxy's HTTP layer, with our streams."""
+
+    def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
+        context = self.context.fork()
+        self.streams[stream_id] = Stream(context, stream_id)
+        yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+
+def next_layer(undecided: layer.NextLayer) -> None:
+    """What speaks inside a tunnel: TLS, then HTTP. Nothing else: what is not HTTP fails to parse and is closed."""
+    data = undecided.data_client()
+    tls = undecided.context.client.tls
+    if not tls and data[:1] == b"\x16":
+        if len(data) >= 3:
+            undecided.layer = ClientTLSLayer(undecided.context)
+    elif data:
+        undecided.layer = Http(undecided.context, HTTPMode.transparent)
+
+
+def is_private(connection: Connection) -> bool:
+    """Whether `connection` leads to an address that only an exact host name may reach."""
+    return bool(getattr(connection, "borderpost_private", True))
+
+
+def mark_private(connection: Connection, private: bool) -> None:
+    """Remember of `connection` whether its address is one that only an exact host name may reach."""
+    connection.borderpost_private = private  # type: ignore[attr-defined]

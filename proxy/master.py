@@ -1,0 +1,214 @@
+"""Our own, lean embedding of mitmproxy: its options set and verified, its TLS, our hooks, and nothing else.
+
+No addon chain, no scripts, no `config.yaml`, no event bus: a hook is a function in a table (stock dispatch walks some
+34 addons twice a hook, the largest cost of a request). What is not in the table does not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import mitmproxy.ctx
+from mitmproxy import addonmanager, certs, http, options
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.proxy import commands, mode_specs, server
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.tls import TlsData
+
+from proxy.addon import UPSTREAM_TIMEOUT_S, Addon
+from proxy.layers import Http
+
+type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
+
+SECURITY_OPTIONS: dict[str, object] = {
+    "allow_hosts": [],  # not an allow list: other hosts would be tunnelled raw
+    "body_size_limit": None,  # tested before anything is decided; ours is per call
+    "connection_strategy": "lazy",  # eager dials before any rule
+    "http3": False,
+    "ignore_hosts": [],
+    "mode": ["regular"],
+    "onboarding": False,
+    "rawtcp": False,
+    "ssl_insecure": False,
+    "stream_large_bodies": None,  # would send a body before it is decided
+    "tcp_hosts": [],
+    "tcp_timeout": int(UPSTREAM_TIMEOUT_S),
+    "udp_hosts": [],
+    "upstream_cert": False,  # would dial upstream to make a certificate
+    "validate_inbound_headers": True,
+    "websocket": False,
+}
+"""What a deployment must not differ in. Set explicitly, and verified before the first connection is accepted."""
+
+LEAF_CERTIFICATES = 10_000
+"""mitmproxy keeps 100; a miss costs 2 ms."""
+
+log = logging.getLogger("borderpost")
+
+
+class MasterError(Exception):
+    """The engine cannot start. The text is one line for the operator."""
+
+
+class Handler(server.LiveConnectionHandler):
+    """One client connection."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        opts: options.Options,
+        mode: mode_specs.ProxyMode,
+        hooks: Hooks,
+    ) -> None:
+        super().__init__(reader, writer, opts, mode)
+        self._hooks = hooks
+        self.layer = Http(self.layer.context, HTTPMode.regular)
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        """Run the functions that stand in the table for this hook. One that raises closes the connection."""
+        acts = self._hooks.get(hook.name)
+        if acts is None:
+            return
+        with self.timeout_watchdog.disarm():
+            try:
+                for act in acts:
+                    result = act(*hook.args())
+                    if inspect.isawaitable(result):
+                        await result
+            except Exception:
+                log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
+                self.abort()
+                raise
+
+    def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
+        """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""
+        if level >= logging.ERROR:
+            log.error("%s", message, exc_info=exc_info)
+            self.abort()
+
+    def abort(self) -> None:
+        """Close every connection of this client, at once."""
+        for transport in list(self.transports.values()):
+            if transport.writer is not None:
+                transport.writer.close()
+
+
+class Master:
+    """The engine: listens, and runs mitmproxy's layers with our hooks. `certificates` is the confdir with the CA."""
+
+    def __init__(self, addon: Addon, certificates: Path, upstream_ca: Path) -> None:
+        self._options = _options(certificates, upstream_ca)
+        self._mode = mode_specs.ProxyMode.parse("regular")
+        self._tls = TlsConfig()
+        mitmproxy.ctx.options = self._options
+        self._tls.load(addonmanager.Loader(self))
+        certs.CertStore.STORE_CAP = LEAF_CERTIFICATES
+        _skip_message_checks()
+        self._tls.configure({"confdir"})
+        self._hooks = _hooks(self._tls, addon)
+        self._server: asyncio.Server | None = None
+        self._clients: dict[Handler, asyncio.Event] = {}
+        verify(self._options)
+
+    @property
+    def options(self) -> options.Options:
+        """For mitmproxy's addons, which register their options here."""
+        return self._options
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Begin to accept clients. The address that we really listen on. Raises `OSError` when it is taken."""
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        self._server = await asyncio.start_server(self._accept, host, port, backlog=1024)
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    @property
+    def addresses(self) -> frozenset[tuple[str, int]]:
+        """The addresses that we listen on: no call may be sent there."""
+        sockets: Iterable[Any] = self._server.sockets if self._server is not None else ()
+        return frozenset((str(one.getsockname()[0]), int(one.getsockname()[1])) for one in sockets)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = Handler(reader, writer, self._options, self._mode, self._hooks)
+        self._clients[handler] = ended = asyncio.Event()
+        try:
+            await handler.handle_client()
+        finally:
+            ended.set()
+            del self._clients[handler]
+
+    def stop_listening(self) -> None:
+        """Accept no more clients; those that are connected stay."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self) -> None:
+        """End every connection."""
+        self.stop_listening()
+        ended = list(self._clients.values())
+        for handler in list(self._clients):
+            handler.abort()
+        for event in ended:
+            await event.wait()
+
+
+def _options(certificates: Path, upstream_ca: Path) -> options.Options:
+    """mitmproxy's options, with those of the two addons that the layers read."""
+    opts = options.Options()
+
+    class _Owner:
+        options = opts
+
+    Proxyserver().load(addonmanager.Loader(_Owner))
+    known = {name: value for name, value in SECURITY_OPTIONS.items() if name in opts}
+    opts.update(
+        **known,
+        confdir=str(certificates),
+        ssl_verify_upstream_trusted_ca=str(upstream_ca),
+        add_upstream_certs_to_client_chain=False,
+    )
+    return opts
+
+
+def verify(opts: options.Options) -> None:
+    """Raise `MasterError` unless every security option that this mitmproxy knows has the value that it must have."""
+    for name, wanted in SECURITY_OPTIONS.items():
+        if name in opts and getattr(opts, name) != wanted:
+            raise MasterError(f"refusing to start: mitmproxy's option `{name}` is not {wanted!r}")
+
+
+def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
+    """Every hook that runs, in order. mitmproxy's TLS gets its three; its own `request` hook is left out on purpose."""
+    return {
+        "http_connect": (addon.http_connect,),
+        "requestheaders": (addon.requestheaders,),
+        "request": (addon.request,),
+        "responseheaders": (addon.responseheaders,),
+        "response": (addon.response,),
+        "error": (addon.error,),
+        "server_connect": (addon.server_connect,),
+        "client_disconnected": (addon.client_disconnected,),
+        "next_layer": (addon.next_layer,),
+        "tls_clienthello": (tls.tls_clienthello,),
+        "tls_start_client": (tls.tls_start_client, _prefer_http2),
+        "tls_start_server": (tls.tls_start_server,),
+        "tls_failed_client": (addon.tls_failed_client,),
+    }
+
+
+def _prefer_http2(data: TlsData) -> None:
+    """Choose HTTP/2 whenever a client offers it, as servers do; mitmproxy would take what the client names first."""
+    if data.ssl_conn is not None:
+        data.ssl_conn.set_app_data({**data.ssl_conn.get_app_data(), "server_alpn": b"h2"})
+
+
+def _skip_message_checks() -> None:
+    """mitmproxy checks the types of every message that it makes: 190 us a request, for mistakes of addons only."""
+    http.MessageData.__post_init__ = lambda self: None  # type: ignore[method-assign]

@@ -1,0 +1,145 @@
+"""A running proxy, put together: confdir, ledger, gate, engine. `run` and `serve` start one and stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import getpass
+import logging
+import os
+import secrets
+from importlib import metadata
+from pathlib import Path
+
+import certifi
+
+from proxy import dial, rulefiles
+from proxy.addon import Addon
+from proxy.agents import Agents
+from proxy.ca import ensure_ca
+from proxy.clock import Clock
+from proxy.confdir import Confdir
+from proxy.doorman import Doorman
+from proxy.gate import Gate
+from proxy.ledger.entries import BootEntry, CommandEntry
+from proxy.ledger.ids import RANDOM_BYTES, new_id
+from proxy.ledger.store import Ledger
+from proxy.ledger.vault import Vault
+from proxy.master import Master
+from proxy.rulefiles import RuleFiles
+from proxy.runs import Runs
+from proxy.settings import Settings
+
+DRAIN_S = 10.0
+"""How long calls in flight are given to end when the proxy stops."""
+
+VERSIONED = ("borderpost", "mitmproxy", "jsonschema-rs", "tzdata")
+
+log = logging.getLogger("borderpost")
+
+
+class Proxy:
+    """One proxy. `start` it, use `address` and `ca_pem`, and `stop` it; it cannot be started again."""
+
+    def __init__(self, settings: Settings, rules: RuleFiles, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._clock = clock or Clock()
+        self._following: asyncio.Task[None] | None = None
+        self._stop_following = asyncio.Event()
+        self.address = ("", 0)
+        self.ca_path = Path()
+        self.reloaded = 0
+
+    async def start(self) -> None:
+        """Open the ledger, take up where it ends, and listen.
+
+        Raises `ConfdirError`, `LedgerError`, `AgentsError`, `SettingsError` or `OSError`, each with one clear line;
+        nothing listens then.
+        """
+        settings = self._settings
+        confdir = Confdir.open(settings.confdir)
+        agents = Agents(confdir.path)
+        settings.check(agents=len(agents.list()))
+        self.ca_path = ensure_ca(confdir.path, datetime.datetime.now(datetime.UTC))
+        vault = Vault.of(confdir)
+        self._ledger = Ledger.open(settings.ledger, vault, owner=f"borderpost {settings.command}")
+        try:
+            runs = Runs(settings.run, lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES), "r"))
+            self._gate = Gate(self._rules.loaded.ruleset, self._ledger, self._clock, runs)
+            self._gate.remember()
+            self._addon = Addon(
+                self._gate,
+                Doorman(settings, agents),
+                vault.hash_secret,
+                lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES)),
+                lambda: self._master.addresses,
+            )
+            self._master = Master(self._addon, confdir.path, _upstream_roots(confdir.path, settings.upstream_ca))
+            dial.pin(asyncio.get_running_loop())
+            self.address = await self._master.listen(settings.listen_host, settings.listen_port)
+            self._ledger.append(
+                BootEntry(
+                    at_ns=self._clock.now_ns(),
+                    boot=new_id(self._clock.now_ns(), secrets.token_bytes(RANDOM_BYTES), "b"),
+                    command=settings.command,
+                    pid=os.getpid(),
+                    listen=f"{self.address[0]}:{self.address[1]}",
+                    versions={name: metadata.version(name) for name in VERSIONED} | vault.key_ids,
+                )
+            )
+            self._gate.use(self._rules.loaded.ruleset, self._rules.files)
+        except BaseException:
+            self._ledger.close()
+            raise
+        if settings.reload:
+            self._following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """Put every new good state of the rule files in force; keep the last good one when they are broken."""
+        settings = self._settings
+        states = rulefiles.watch(settings.rules, Path.cwd(), settings.mode, self._stop_following, in_force=self._rules)
+        async for state in states:
+            if isinstance(state, RuleFiles):
+                self._gate.use(state.loaded.ruleset, state.files)
+                self._rules = state
+                log.warning("reloaded the rules: %d in force", len(state.loaded.ruleset.rules))
+            else:
+                self._gate.keep(str(state), self._rules.files)
+                log.error("kept the rules in force, because the changed ones cannot be used: %s", state)
+            self.reloaded += 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many calls were allowed, denied, throttled and replayed since the start, by action."""
+        return dict(self._gate.counts)
+
+    async def stop(self) -> None:
+        """Refuse new calls, let those in flight end (for a while), record the end, and close the ledger."""
+        self._master.stop_listening()
+        if self._following is not None:
+            self._stop_following.set()
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._addon.drain(DRAIN_S)
+        await self._master.close()
+        self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", _os_user(), {}))
+        self._ledger.close()
+
+
+def _upstream_roots(directory: Path, further: tuple[Path, ...]) -> Path:
+    """The file of authorities that upstreams are checked against: the usual ones, and those given."""
+    usual = Path(certifi.where())
+    if not further:
+        return usual
+    bundle = directory / f"upstream-ca.{os.getpid()}.pem"
+    bundle.write_bytes(b"\n".join(path.read_bytes() for path in (usual, *further)))
+    return bundle
+
+
+def _os_user() -> str:
+    """Who we run as: a name where there is one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
