@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 
 import msgspec
 
@@ -104,15 +105,15 @@ def decide_time(count: int, rounds: int) -> DecideTime:
 
 def decode_times(rounds: int) -> Iterator[DecodeTime]:
     """The head alone, then JSON and form bodies of three sizes."""
-    call = read_head(_head("application/json"), "bench", "r", lambda secret: secret.hex())
-    yield _decode_time("head", 0, rounds, lambda: read_head(_head("application/json"), "bench", "r", bytes.hex))
+    call = read_head(_head("application/json"), "bench", "r", bytes.hex)
+    yield _decode_time("head", 0, rounds, partial(read_head, _head("application/json"), "bench", "r", bytes.hex))
     for items in (4, 50, 600):
         body = json.dumps([{"id": n, "name": f"thing {n}", "price": 12.5, "tags": ["a", "b"]} for n in range(items)])
-        yield _decode_time("json", len(body), rounds, lambda raw=body.encode(): read_body(call, raw))  # type: ignore[misc]
+        yield _decode_time("json", len(body), rounds, partial(read_body, call, body.encode()))
     form = read_head(_head("application/x-www-form-urlencoded"), "bench", "r", bytes.hex)
     for items in (5, 60, 700):
         pairs = "&".join(f"item[{n}][name]=thing+{n}" for n in range(items))
-        yield _decode_time("form", len(pairs), rounds, lambda raw=pairs.encode(): read_body(form, raw))  # type: ignore[misc]
+        yield _decode_time("form", len(pairs), rounds, partial(read_body, form, pairs.encode()))
 
 
 def _head(media_type: str) -> Head:

@@ -13,6 +13,7 @@ import json
 import ssl
 import time
 from pathlib import Path
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -36,7 +37,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """The API. `authority` is the certificate that its clients have to trust."""
+    """The API, for as long as an `async with` lasts. `authority` is the certificate that its clients have to trust."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = directory / "api-ca.pem"
@@ -59,15 +60,16 @@ class Api:
             busiest_second=busiest(self._searches_ns, NANOSECONDS),
         )
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         """Listen on a free port of 127.0.0.1, and on the same of ::1 where there is one: `localhost` may be either."""
         first = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self._servers.append(first)
         self.port = first.sockets[0].getsockname()[1]
         with contextlib.suppress(OSError):
             self._servers.append(await asyncio.start_server(self._serve, "::1", self.port, ssl=self._tls))
+        return self
 
-    async def stop(self) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         """Close everything."""
         for server in self._servers:
             server.close()

@@ -1,0 +1,151 @@
+"""What README and docs show is true: every fenced example is run or loaded here, as its language says.
+
+- `yaml`: a rule file. It must load, and its own tests must pass. Without `version:` it is a part, and is loaded as a
+  further file beside the page's first whole one.
+- `json` is parsed, `python` compiled.
+- `sh`: every `borderpost` command exists and takes the options it is given; every `make` target exists.
+- `console`: the same for the lines after `$`; and what `borderpost` prints there is what it prints, with `...` for what
+  differs each time. These run in a directory where the page's first whole rule file is `borderpost.yaml`.
+- `text` is not checked: pictures, and what other programs print.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+import cli
+from proxy.rulefiles import packs
+from rules.cases import run_case
+from rules.load import Source, load
+
+HOUSE = Path(__file__).parents[1]
+PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("**/*.md"))]
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
+CHECKED = {"yaml", "json", "python", "sh", "console", "text"}
+RUN = {"rules", "init", "env", "agent", "--version", "--help"}
+"""Commands of `console` blocks that are run: those that end by themselves and need no proxy."""
+
+
+class Example(msgspec.Struct, frozen=True):
+    page: str
+    line: int
+    language: str
+    text: str
+
+
+def examples(page: Path) -> Iterator[Example]:
+    content = page.read_text()
+    for found in FENCE.finditer(content):
+        line = content.count("\n", 0, found.start()) + 1
+        indent = found["indent"]
+        text = "".join(one.removeprefix(indent) for one in found["text"].splitlines(keepends=True))
+        yield Example(str(page.relative_to(HOUSE)), line, found["language"], text)
+
+
+EXAMPLES = [example for page in PAGES for example in examples(page)]
+
+
+def of(*languages: str) -> list[object]:
+    return [pytest.param(one, id=f"{one.page}:{one.line}") for one in EXAMPLES if one.language in languages]
+
+
+def whole_file(page: str) -> str | None:
+    """The first rule file of a page that is whole."""
+    return next((one.text for one in EXAMPLES if one.page == page and one.language == "yaml" and whole(one)), None)
+
+
+def whole(example: Example) -> bool:
+    return re.search(r"^version:", example.text, re.MULTILINE) is not None
+
+
+def commands(example: Example) -> Iterator[tuple[list[str], str]]:
+    """The command lines of an example, each split into words, with what is shown below it."""
+    text = example.text.replace("\\\n", " ")
+    if example.language == "console":
+        for shown in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            line, _, output = shown.partition("\n")
+            yield shlex.split(line, comments=True), output
+    else:
+        for line in text.splitlines():
+            yield shlex.split(line, comments=True), ""
+
+
+def test_every_example_says_what_it_is() -> None:
+    assert [(one.page, one.line, one.language) for one in EXAMPLES if one.language not in CHECKED] == []
+    assert any(one.page == "README.md" for one in EXAMPLES)
+
+
+@pytest.mark.parametrize("example", of("yaml"))
+def test_rule_files_load_and_pass_their_tests(example: Example) -> None:
+    sources = [Source(f"{example.page}:{example.line}", example.text)]
+    if not whole(example):
+        beside = whole_file(example.page)
+        sources = [Source(example.page, beside)] if beside else []
+        sources.append(Source(f"{example.page}:{example.line}", f"version: 1\n{example.text}"))
+    loaded = load(sources, packs())
+    for case in loaded.cases:
+        assert run_case(loaded.ruleset, case) == []
+
+
+@pytest.mark.parametrize("example", of("json"))
+def test_json_parses(example: Example) -> None:
+    json.loads(example.text)
+
+
+@pytest.mark.parametrize("example", of("python"))
+def test_python_compiles(example: Example) -> None:
+    compile(example.text, f"{example.page}:{example.line}", "exec")
+
+
+@pytest.mark.parametrize("example", of("sh", "console"))
+def test_commands_exist(example: Example) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (HOUSE / "Makefile").read_text(), re.MULTILINE))
+    for words, _ in commands(example):
+        if words[:1] == ["make"]:
+            assert set(words[1:]) <= targets
+        elif words[:1] == ["borderpost"]:
+            assert unknown(cli.cli, words[1:]) == []
+
+
+def unknown(command: click.Command, words: list[str]) -> list[str]:
+    """The words that are no command or no option of it. After `--` everything is somebody else's."""
+    if isinstance(command, cli.DefaultGroup) and not {*words[:1]} & {"--help", *command.commands}:
+        command = next(iter(command.commands.values()))
+    options = {"--help", *(name for param in command.params for name in (*param.opts, *param.secondary_opts))}
+    wrong = []
+    for index, word in enumerate(words):
+        if word == "--":
+            break
+        if word.startswith("-") and word != "-":
+            wrong += [] if word.partition("=")[0] in options else [word]
+        elif isinstance(command, click.Group):
+            inner = command.get_command(click.Context(command), word)
+            return wrong + ([word] if inner is None else unknown(inner, words[index + 1 :]))
+    return wrong
+
+
+@pytest.mark.parametrize("example", of("console"))
+def test_what_is_shown_is_what_is_printed(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONFDIR", "LEDGER"):
+        monkeypatch.setenv(f"BORDERPOST_{name}", str(tmp_path / name.lower()))
+    rules = whole_file(example.page)
+    if rules is not None:
+        (tmp_path / "borderpost.yaml").write_text(rules)
+    for words, shown in commands(example):
+        if words[0] == "borderpost" and len(words) > 1 and words[1] in RUN:
+            printed = CliRunner().invoke(cli.cli, words[1:], prog_name="borderpost").output
+            same = doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS)
+            assert same, f"{shlex.join(words)} prints\n{printed}\ninstead of\n{shown}"
