@@ -18,8 +18,7 @@ from typing import Any
 import msgspec
 
 from proxy.ledger.entries import BootEntry, CommandEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry
-from rules.call import Call
-from rules.decision import Decision, Plain, Violation
+from rules.decision import Plain, Violation
 
 PLAIN_HEADERS = frozenset(
     {
@@ -100,37 +99,6 @@ class Redactor:
 
     def __init__(self, hash_secret: Callable[[bytes], str]) -> None:
         self._hash_secret = hash_secret
-
-    def decision_entry(
-        self, call: Call, call_id: str, decision: Decision, ruleset: str, at_ns: int, waited_ns: int, status: int
-    ) -> DecisionEntry:
-        """The entry of `decision` on `call`, for `Ledger.append`, which redacts it. `status`: what we answered."""
-        return DecisionEntry(
-            at_ns=at_ns,
-            id=call_id,
-            run=call.run,
-            agent=call.agent,
-            tool=decision.tool,
-            method=call.method,
-            scheme=call.scheme,
-            host=call.host,
-            port=call.port,
-            path=call.path,
-            action=decision.action,
-            code=decision.code,
-            detail=decision.detail,
-            rules=decision.rules,
-            executed=decision.executed,
-            status=status,
-            ruleset=ruleset,
-            violations=decision.violations,
-            would=decision.would,
-            replay_of=decision.replay_of,
-            send_at_ns=decision.send_at_ns,
-            waited_ns=waited_ns,
-            facts=decision.facts,
-            changes=decision.changes,
-        )
 
     def entry(self, entry: Entry) -> Entry:
         """`entry` as it may be written. Changes are left as they are: their keys are digests already."""
