@@ -2,16 +2,16 @@
 
 A guard is the frozen, parsed form of one verb in one rule. It reads the call through a `View` (so that what it read is
 on record), reads the state, and answers with a verdict; it changes nothing. What it wants changed it says as `Change`s,
-and `fold` applies them, both live and when the ledger is read again.
+and its table folds them (`rules.state.Table`), both live and when the ledger is read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from rules.call import Call
 from rules.decision import Answer, Change, Executed, Limit, OutcomeKind
 from rules.fields import Field, Value
 from rules.state import State
@@ -19,17 +19,27 @@ from rules.yamltree import Node
 
 
 class View(Protocol):
-    """A call as a guard sees it: every read is recorded as a fact."""
+    """A call as a guard sees it: every read is recorded as a fact.
 
-    @property
-    def call_id(self) -> str: ...
-    @property
-    def tool(self) -> str: ...
-    @property
-    def writes(self) -> bool: ...
+    `not_before_ns`: the call cannot be sent earlier than this, because another guard delays it.
+    `own`: keys of the claims that guards hold, or would hold, for this call.
+    """
+
+    call: Call
+    call_id: str
+    tool: str
+    writes: bool
+    not_before_ns: int
+    own: list[str]
 
     def read(self, field: Field) -> Value:
         """The value of `field`, or `rules.fields.ABSENT`."""
+
+    def note(self, name: str, value: str) -> None:
+        """Put on record a fact that was computed from the call, such as a fingerprint."""
+
+    def key(self, *parts: bytes) -> str:
+        """The key (hex, 32 chars) of the entry that `parts` name. A rule in monitor mode has entries of its own."""
 
 
 class Pass(msgspec.Struct, frozen=True):
@@ -72,11 +82,12 @@ type Verdict = Pass | Refuse | Replay | Wait
 class Settled(msgspec.Struct, frozen=True):
     """A call that was sent and has come to its end: what `settle` of the guards is told.
 
-    `claimed` are the changes that this guard's rule made when the call was let out.
+    `claimed` are the changes that this guard made when the call was let out. `tool` is the tool that names the call.
     """
 
+    call: Call
     call_id: str
-    rule: str
+    tool: str
     claimed: tuple[Change, ...]
     kind: OutcomeKind
     answer: Answer
@@ -93,8 +104,11 @@ class Guard(Protocol):
     def parse(cls, node: Node, rule_id: str) -> Guard:
         """The guard that `node` says, short form or long. Raises `RuleFileError` pointing into `node`."""
 
-    def fields(self, writes: bool, method: str) -> tuple[Field, ...]:
-        """The fields that it would read for such a call: tells whether the body has to be buffered."""
+    def needs_body(self, method: str, writes: bool) -> bool:
+        """Would it read the body of such a call? Tells whether the body has to be buffered."""
+
+    def claims(self, method: str, writes: bool) -> bool:
+        """Could it hold a claim for such a call? Then the exchange is finished even when the client leaves."""
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         """May this call go out, as far as this guard is concerned? Pure: reads `state`, changes nothing."""
@@ -103,5 +117,14 @@ class Guard(Protocol):
         """What follows from the end of a call that this guard let out. Called with the rule set that let it out."""
 
 
-type Fold = Callable[[dict[str, Any], Change], None]
-"""Applies one change to its guard's table. Total over every change that any version of the guard has written."""
+class Implicit(Protocol):
+    """A guard that no rule names: it watches every call. Its changes carry no rule."""
+
+    verb: ClassVar[str]
+    stage: ClassVar[int]
+
+    def check(self, view: View, state: State, now_ns: int) -> Verdict:
+        """As for a guard."""
+
+    def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
+        """As for a guard, but called at the end of every call."""

@@ -1,7 +1,8 @@
-"""The rule set: what rule files mean after loading. Frozen values; `rules.load` makes them, `rules.decide` reads them."""
+"""The rule set: what rule files mean after loading. Frozen; `rules.load` makes it, `rules.decide` reads it."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -70,7 +71,7 @@ class Rule(msgspec.Struct, frozen=True):
     source: str = ""
 
 
-class RuleSet(msgspec.Struct, frozen=True):
+class RuleSet(msgspec.Struct, frozen=True, dict=True):
     """Everything in force at one moment.
 
     `digest`: SHA-256 (hex) over the texts of all files that it was made from, and our version.
@@ -82,3 +83,22 @@ class RuleSet(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...]
     index: Index
     mode: Mode = "enforce"
+
+    @cached_property
+    def by_id(self) -> dict[str, Rule]:
+        """Every rule by its id."""
+        return {rule.id: rule for rule in self.rules}
+
+    @cached_property
+    def by_tool(self) -> dict[str, tuple[Rule, ...]]:
+        """The rules that select a tool, by its name."""
+        found: dict[str, list[Rule]] = {}
+        for rule in self.rules:
+            for name in rule.select.tools or ():
+                found.setdefault(name, []).append(rule)
+        return {name: tuple(rules) for name, rules in found.items()}
+
+    @cached_property
+    def everywhere(self) -> tuple[Rule, ...]:
+        """The rules with neither tool nor match: every call is in question."""
+        return tuple(rule for rule in self.rules if rule.select.tools is None and rule.select.matches is None)

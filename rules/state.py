@@ -1,22 +1,67 @@
 """The state that decisions read: claims, windows, cool-downs. It is a fold over the changes, in the ledger's order.
 
-The shell owns one `State`; `rules.decide.apply` folds every change into it once, in the order of the ledger.
+The shell owns one `State`; `rules.decide.apply` folds every change into it once, in the order of the ledger. Nothing
+else writes to it, so the same changes make the same state, now or after a restart.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from heapq import heapify, heappop, heappush
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from rules.decision import Change
+
+
+class Table(Protocol):
+    """What one guard remembers. Its fields are plain data, equal when their contents are."""
+
+    verb: ClassVar[str]
+
+    def apply(self, change: Change) -> None:
+        """Fold one change. Total over every change that any version of the guard has written."""
 
 
 class State:
-    """One table for each guard verb: entry key (hex digest) -> that guard's own record. Guards know their records."""
+    """One table for each guard verb, made on first use."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, dict[str, Any]] = {}
+        self.tables: dict[str, Table] = {}
 
-    def table(self, verb: str) -> dict[str, Any]:
-        """The table of guard `verb`, made on first use."""
-        found = self.tables.get(verb)
+    def of[T: Table](self, kind: type[T]) -> T:
+        """The table of class `kind`."""
+        found = self.tables.get(kind.verb)
         if found is None:
-            found = self.tables[verb] = {}
+            found = self.tables[kind.verb] = kind()
+        assert isinstance(found, kind)
         return found
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, State) and self.tables == other.tables
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+
+class Due(msgspec.Struct):
+    """When the entries of a table can be forgotten. Driven by the times that changes carry, never by a clock.
+
+    `heap` holds (time, key) and may lag behind: what comes up is asked again. Each change forgets at most a few.
+    """
+
+    heap: list[tuple[int, str]] = []
+
+    def add(self, due_ns: int, key: str) -> None:
+        """Ask about `key` at `due_ns`."""
+        heappush(self.heap, (due_ns, key))
+
+    def pop(self, now_ns: int) -> str | None:
+        """A key whose time has come, or None."""
+        if self.heap and self.heap[0][0] <= now_ns:
+            return heappop(self.heap)[1]
+        return None
+
+    def rebuild(self, entries: list[tuple[int, str]]) -> None:
+        """Start again from `entries`: called when most of the heap speaks of entries that are gone."""
+        heapify(entries)
+        self.heap = entries

@@ -1,3 +1,18 @@
-"""The guards that rule files may name. A new guard is one new file here and one line below."""
+"""The guards that rule files may name. A new guard is one new file here and one line in each table below."""
 
 from __future__ import annotations
+
+from rules.guard import Guard, Implicit
+from rules.guards.cooldown import Cooldown, Cooldowns
+from rules.guards.dedupe import Claims, Dedupe, Endings
+from rules.guards.throttle import Rows, Throttle
+from rules.state import Table
+
+GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "throttle": Throttle}
+"""Verb in rule files -> the guard."""
+
+IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
+"""Guards that stand beside every rule set, in the order of their stages."""
+
+TABLES: dict[str, type[Table]] = {"dedupe": Claims, "throttle": Rows, "cooldown": Cooldowns}
+"""Verb in changes -> the table that folds them."""

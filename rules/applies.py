@@ -1,0 +1,238 @@
+"""Which tool names a call and which rules apply to it: what deciding, explaining and `needs` share.
+
+A rule applies where one of its targets matches and everything else that its selector says holds there, and its
+`unless` does not. Which reading counts depends on the side that asks (`rules.where`): an allow is read strictly, a deny
+and a guard leniently, so that what cannot be told never widens what may happen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+
+from rules.call import Call
+from rules.decision import Plain
+from rules.fields import Field, Value, plain, read_field
+from rules.index import Hit
+from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
+from rules.where import Miss, Side
+
+type Bindings = Mapping[str, str]
+
+
+class Ambiguous(Exception):
+    """The call can be read in two ways, and which one counts is not for us to guess."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A target that matches: what it captured, and whether it names the host literally."""
+
+    bindings: Bindings
+    exact_host: bool
+
+
+ANYTHING = Target({}, False)
+"""The target of a selector that names neither tool nor match."""
+
+
+class Naming(msgspec.Struct, frozen=True):
+    """The tool that names the call, or none; whether the call writes; whether that tool names the host literally."""
+
+    tool: Tool | None
+    writes: bool
+    exact_host: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.tool.name if self.tool else ""
+
+
+class Reading:
+    """A call being read: its hits in the index, and every field that was read on the way, as facts."""
+
+    def __init__(self, ruleset: RuleSet, call: Call, now_ns: int) -> None:
+        self.ruleset = ruleset
+        self.call = call
+        self.now_ns = now_ns
+        self.facts: dict[str, Plain] = {}
+        self.tool_hits: list[Hit] = []
+        self.rule_hits: dict[tuple[str, str], list[Hit]] = {}
+        self.tool_name = ""
+        for hit in ruleset.index.find(call.method, call.scheme, call.host, call.port, call.segments):
+            if hit.target.kind == "tool":
+                self.tool_hits.append(hit)
+            else:
+                self.rule_hits.setdefault((hit.target.kind, hit.target.name), []).append(hit)
+        for hits in (self.tool_hits, *self.rule_hits.values()):
+            if len(hits) > 1:
+                hits.sort(key=lambda hit: (hit.pattern.specificity, hit.target.name, hit.target.nth))
+
+    def read(self, field: Field, bindings: Bindings) -> Value:
+        """The value of `field`, put on record. Where two rules see different captures, each is recorded."""
+        value = read_field(self.call, bindings, field, self.tool_name)
+        shown = plain(value)
+        name = field.text
+        if self.facts.setdefault(name, shown) != shown:
+            others = sum(each.startswith(f"{name}#") for each in self.facts)
+            if shown not in [self.facts[f"{name}#{n + 2}"] for n in range(others)]:
+                self.facts[f"{name}#{others + 2}"] = shown
+        return value
+
+    def candidates(self) -> list[Rule]:
+        """The rules that a target of the call, or no target at all, brings into question; sorted by id."""
+        ruleset = self.ruleset
+        found = {rule.id: rule for rule in ruleset.everywhere}
+        for hit in self.tool_hits:
+            for rule in ruleset.by_tool.get(hit.target.name, ()):
+                found[rule.id] = rule
+        for kind, name in self.rule_hits:
+            if kind == "rule":
+                found[name] = ruleset.by_id[name]
+        return [found[name] for name in sorted(found)]
+
+    def name(self) -> Naming:
+        """The tool that names the call: the most specific one, with a discriminator before one without.
+
+        Raises `Ambiguous` when two tools are equal in that.
+        """
+        best: tuple[tuple[tuple[int, ...], ...], bool] | None = None
+        tools: list[str] = []
+        exact_host = False
+        for hit in self.tool_hits:
+            match = self._match(hit)
+            rank = (hit.pattern.specificity, match.where is None)
+            if hit.only_denies or (best is not None and rank > best):
+                continue
+            if self._where(match, hit.bindings, "allow"):
+                if best is None or rank < best:
+                    best, tools, exact_host = rank, [], hit.pattern.exact_host
+                if hit.target.name not in tools:
+                    tools.append(hit.target.name)
+        if len(tools) > 1:
+            raise Ambiguous(f"the tools `{tools[0]}` and `{tools[1]}` both name this call")
+        tool = self.ruleset.tools[tools[0]] if tools else None
+        self.tool_name = tool.name if tool else ""
+        return Naming(tool, writes(tool, self.call.method), exact_host)
+
+    def applies(self, rule: Rule, side: Literal["allow", "deny", "guard"]) -> Target | None:
+        """The target under which `rule` applies for `side`, or None when it does not apply."""
+        target = self.selected(rule.select, rule.id, side)
+        if target is None and side == "guard" and rule.allow:
+            # whatever the allow lets through, the guards of the same rule watch
+            target = self.selected(rule.select, rule.id, "allow")
+        if target is None or (rule.unless is not None and self.excused(rule, rule.unless, target, side)):
+            return None
+        return target
+
+    def excused(self, rule: Rule, unless: Selector, target: Target, side: Side) -> bool:
+        """Does `unless` hold? On doubt it does not excuse from a deny or a guard, and does take an allow away."""
+        if side == "allow" and self.selected(unless, rule.id, "deny", "unless", target) is not None:
+            return True
+        return self.selected(unless, rule.id, "unless", "unless", target) is not None
+
+    def selected(
+        self,
+        select: Selector,
+        rule_id: str,
+        side: Side,
+        kind: Literal["rule", "unless"] = "rule",
+        outer: Target = ANYTHING,
+    ) -> Target | None:
+        """The target under which everything that `select` says holds, or None."""
+        if not self.present(select):
+            return None
+        for target in self.targets(select, rule_id, side, kind, outer):
+            if select.where is None or select.where.holds(self.reader(target.bindings), side):
+                return target
+        return None
+
+    def reader(self, bindings: Bindings) -> Callable[[Field], Value]:
+        """`read` under one target."""
+        return lambda field: self.read(field, bindings)
+
+    def present(self, select: Selector) -> bool:
+        """Do the agent, the run and the time fit?"""
+        return self.known(select) and (select.during is None or select.during.holds(self.now_ns))
+
+    def known(self, select: Selector) -> bool:
+        """Do the agent and the run fit?"""
+        return (select.agents is None or any(glob_fits(glob, self.call.agent) for glob in select.agents)) and (
+            select.runs is None or any(glob_fits(glob, self.call.run) for glob in select.runs)
+        )
+
+    def targets(
+        self,
+        select: Selector,
+        rule_id: str,
+        side: Side,
+        kind: Literal["rule", "unless"] = "rule",
+        outer: Target = ANYTHING,
+    ) -> list[Target]:
+        """The targets of `select` that match the call, the most specific first; `outer` where it has none."""
+        if select.tools is None and select.matches is None:
+            return [outer]
+        lenient = side in ("deny", "guard")
+        hits: list[Hit] = []
+        if select.tools is not None:
+            hits += [hit for hit in self.tool_hits if hit.target.name in select.tools]
+        if select.matches is not None:
+            hits += self.rule_hits.get((kind, rule_id), ())
+        return [
+            Target({**outer.bindings, **hit.bindings} if outer.bindings else hit.bindings, hit.pattern.exact_host)
+            for hit in hits
+            if (lenient or not hit.only_denies) and self._where(self._match(hit), hit.bindings, side)
+        ]
+
+    def misses(self, rule: Rule) -> tuple[Miss, ...] | None:
+        """Why `rule` does not allow the call; None when no target of it matches, so that it is not near."""
+        select = rule.select
+        targets = self.targets(select, rule.id, "allow")
+        if not targets:
+            return None
+        found: list[Miss] = []
+        if select.agents is not None and not any(glob_fits(glob, self.call.agent) for glob in select.agents):
+            found.append(Miss("agent", self.call.agent or "absent", " or ".join(select.agents)))
+        if select.runs is not None and not any(glob_fits(glob, self.call.run) for glob in select.runs):
+            found.append(Miss("run", self.call.run or "absent", " or ".join(select.runs)))
+        if select.during is not None and not select.during.holds(self.now_ns):
+            found.append(Miss("during", "another time", "the times that the rule names"))
+        if select.where is not None:
+            found += min((select.where.misses(self.reader(each.bindings), "allow") for each in targets), key=len)
+        if rule.mode == "monitor":
+            found.append(Miss("", "monitor", "a rule in enforce mode"))
+        if not found:
+            found.append(Miss("", "holds", "`unless` of the rule"))
+        return tuple(found)
+
+    def _match(self, hit: Hit) -> Match:
+        target = hit.target
+        if target.kind == "tool":
+            return self.ruleset.tools[target.name].matches[target.nth]
+        rule = self.ruleset.by_id[target.name]
+        select = rule.select if target.kind == "rule" else rule.unless
+        assert select is not None and select.matches is not None
+        return select.matches[target.nth]
+
+    def _where(self, match: Match, bindings: Bindings, side: Side) -> bool:
+        return match.where is None or match.where.holds(self.reader(bindings), side)
+
+
+def writes(tool: Tool | None, method: str) -> bool:
+    """Does such a call write? As its tool says, else by its method."""
+    if tool is not None and tool.effect is not None:
+        return tool.effect == "write"
+    return method not in READ_METHODS
+
+
+@lru_cache(maxsize=4096)
+def _compiled(glob: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, glob.split("*"))), re.DOTALL)
+
+
+def glob_fits(glob: str, text: str) -> bool:
+    """`*` is any text; everything else is itself."""
+    return glob == text or ("*" in glob and _compiled(glob).fullmatch(text) is not None)

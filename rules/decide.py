@@ -1,0 +1,525 @@
+"""Deciding: one call, one state, one moment, one answer. Pure functions; the shell does what they say.
+
+The stages, always in this order; the first that refuses is the one whose violations are told:
+
+    0  what can be read in two ways, or not at all, is refused
+    1  no explicit deny applies
+    2  at least one allow applies
+    5  the upstream did not ask for a pause (cooldown)
+    6  the call is no duplicate (dedupe)
+    8  every quota has room (throttle); then all are consumed at once, with the claims
+
+A rule in monitor mode stops nothing and allows nothing: what it would have refused is in `Decision.would`. When the
+whole rule set is in monitor mode the same is true of everything behind stage 0. Rules are looked at in the order of
+their ids, so the order of files never matters, and of several violations the first is always the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+import msgspec
+
+from rules.applies import Ambiguous, Bindings, Naming, Reading, writes
+from rules.call import Call
+from rules.canonical import frame
+from rules.decision import Action, Answer, Change, Decision, Outcome, Twin, Violation
+from rules.fields import ConditionError, Field, Value
+from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
+from rules.guards import IMPLICIT, TABLES
+from rules.guards.dedupe import TWIN_RETRY_NS, Claims, abandoned, outcome_of
+from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
+from rules.state import State
+from rules.units import seconds_up
+from rules.where import Condition, Miss
+
+BY_POLICY = "It was decided by policy, and nothing was executed."
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What the shell has to do before a call can be decided, told from its head.
+
+    `body`: buffer and decode the body, up to `cap_bytes`. `claim`: the call may hold a claim, so its exchange has to be
+    finished even when the client leaves. `credential`: the field of the secret, or empty for the usual places.
+    """
+
+    body: bool
+    cap_bytes: int
+    claim: bool
+    credential: str
+
+
+def needs(ruleset: RuleSet, head: Call) -> Needs:
+    """What deciding this call will need, from everything but its body."""
+    reading = Reading(ruleset, head, 0)
+    tools: list[Tool] = []  # those that may come to name the call, the most specific first
+    certain = False
+    for hit in reading.tool_hits:
+        tool = ruleset.tools[hit.target.name]
+        if not hit.only_denies and not certain:
+            tools.append(tool)
+            certain = tool.matches[hit.target.nth].where is None
+    may_write = {writes(tool, head.method) for tool in tools}
+    if not certain:
+        may_write.add(writes(None, head.method))
+    rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
+    return Needs(
+        body=_needs_body(ruleset, reading, rules, any(may_write)),
+        cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
+        claim=any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards),
+        credential=next((tool.credential for tool in tools if tool.credential), ""),
+    )
+
+
+def decide(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int) -> Decision:
+    """The decision on `call`. Changes nothing: `apply` its changes when it is recorded, unless it says `twin`."""
+    return _Deciding(ruleset, state, call, call_id, now_ns).decide()
+
+
+def recheck(ruleset: RuleSet, state: State, call: Call, now_ns: int) -> Decision | None:
+    """The refusal of a call that waited for its place and is no longer permitted (stages 0 to 2), else None."""
+    deciding = _Deciding(ruleset, state, call, "", now_ns)
+    refusal = deciding.permission()
+    if refusal is None or (ruleset.mode == "monitor" and not deciding.final):
+        return None
+    return refusal
+
+
+def settle(
+    ruleset: RuleSet, state: State, call: Call, decision: Decision, call_id: str, answer: Answer, now_ns: int
+) -> Outcome:
+    """What became of a call that `decision` let out, by the rule set that let it out."""
+    kind = outcome_of(answer)
+    settled = Settled(call, call_id, decision.tool, (), kind, answer)
+    by_guard: dict[tuple[str, str], list[Change]] = {}
+    for change in decision.changes:
+        if change.rule:
+            by_guard.setdefault((change.rule, change.guard), []).append(change)
+    changes: list[Change] = []
+    for (rule_id, verb), claimed in by_guard.items():
+        for guard in ruleset.by_id[rule_id].guards:
+            if guard.verb == verb:
+                told = msgspec.structs.replace(settled, claimed=tuple(claimed))
+                changes += guard.settle(told, state, now_ns)
+    for implicit in IMPLICIT:
+        changes += implicit.settle(settled, state, now_ns)
+    return Outcome(kind, tuple(changes))
+
+
+def abandon(state: State, now_ns: int) -> tuple[Change, ...]:
+    """After a restart: the outcome of every call that was on its way is unknown. Apply and record the changes."""
+    return abandoned(state.of(Claims), now_ns)
+
+
+def apply(state: State, changes: Iterable[Change]) -> None:
+    """Fold `changes` into `state`. Every change once, in the order of the ledger."""
+    for change in changes:
+        state.of(TABLES[change.guard]).apply(change)
+
+
+def keep_until_ns(decision: Decision) -> int:
+    """How long the answer to this call may have to be replayed; 0 when it never will."""
+    ends = [change.data["until_ns"] for change in decision.changes if change.op == "claim"]
+    return max([end for end in ends if isinstance(end, int)], default=0)
+
+
+def _needs_body(ruleset: RuleSet, reading: Reading, rules: Sequence[Rule], may_write: bool) -> bool:
+    """Does a discriminator, a condition or a guard that could count for this call read the body?"""
+    conditions: list[Condition | None] = [
+        ruleset.tools[hit.target.name].matches[hit.target.nth].where for hit in reading.tool_hits
+    ]
+    for rule in rules:
+        for select in (rule.select, rule.unless):
+            if select is not None:
+                conditions += [select.where, *[match.where for match in select.matches or ()]]
+        if any(guard.needs_body(reading.call.method, may_write) for guard in rule.guards):
+            return True
+    return any(_reads_body(condition) for condition in conditions)
+
+
+def _reads_body(condition: Condition | None) -> bool:
+    return condition is not None and any(field.needs_body for field in condition.fields)
+
+
+class _View:
+    """A call as one guard of one rule sees it (`rules.guard.View`)."""
+
+    __slots__ = ("_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "tool", "writes")
+
+    def __init__(
+        self, reading: Reading, naming: Naming, call_id: str, bindings: Bindings, monitored: bool, own: list[str]
+    ) -> None:
+        self._reading = reading
+        self._bindings = bindings
+        self._monitored = monitored
+        self.call = reading.call
+        self.call_id = call_id
+        self.tool = naming.name
+        self.writes = naming.writes
+        self.not_before_ns = 0
+        self.own = own
+
+    def read(self, field: Field) -> Value:
+        return self._reading.read(field, self._bindings)
+
+    def note(self, name: str, value: str) -> None:
+        self._reading.facts[name] = value
+
+    def key(self, *parts: bytes) -> str:
+        return sha256(frame(b"monitor" if self._monitored else b"enforce", *parts)).hexdigest()[:32]
+
+
+PASS = Pass()
+
+
+class _Guarding(msgspec.Struct):
+    """A guard that applies to the call: of which rule, whether that is only watched, and how it sees the call."""
+
+    rule: str
+    guard: Guard | Implicit
+    monitored: bool
+    view: _View
+    verdict: Verdict = PASS
+
+
+class _Deciding:
+    """One decision being made. `final`: it is a refusal that global monitor mode does not turn into an allow."""
+
+    def __init__(self, ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int) -> None:
+        self.ruleset = ruleset
+        self.state = state
+        self.call = call
+        self.call_id = call_id
+        self.now_ns = now_ns
+        self.reading = Reading(ruleset, call, now_ns)
+        self.rules = self.reading.candidates()
+        self.naming = Naming(None, writes(None, call.method))
+        self.allowing: list[str] = []
+        self.exact_host = False
+        self.would: list[Violation] = []
+        self.final = False
+
+    def decide(self) -> Decision:
+        decision = self.permission() or self._guarded()
+        if self.ruleset.mode == "monitor" and not self.final:
+            return _watched(decision, self.now_ns)
+        if decision.action == "allow" and self._names_host():
+            return msgspec.structs.replace(decision, exact_host=True)
+        return decision
+
+    def _names_host(self) -> bool:
+        """Does a rule that allows the call name its host literally, by its own pattern or by its tool's?"""
+        for rule_id in self.allowing:
+            tools = self.ruleset.by_id[rule_id].select.tools or frozenset()
+            hits = [hit for hit in self.reading.tool_hits if hit.target.name in tools]
+            hits += self.reading.rule_hits.get(("rule", rule_id), ())
+            if any(hit.pattern.exact_host for hit in hits):
+                return True
+        return False
+
+    # -- stages 0 to 2
+
+    def permission(self) -> Decision | None:
+        """The refusal of stages 0 to 2, or None when the call is permitted as far as they go."""
+        unreadable = self._unreadable()
+        if unreadable:
+            self.final = True
+            detail = f"The request is ambiguous: {unreadable}. Nothing was executed."
+            return self._refusal("deny", [Violation("", "ambiguous-request", detail)], detail)
+        denies: list[Violation] = []
+        errors: list[Violation] = []
+        for rule in self.rules:
+            try:
+                if rule.deny is not None and self.reading.applies(rule, "deny"):
+                    denies.append(Violation(rule.id, "policy-denied", rule.deny))
+                if rule.allow and rule.mode == "enforce":
+                    target = self.reading.applies(rule, "allow")
+                    if target:
+                        self.allowing.append(rule.id)
+                        self.exact_host = self.exact_host or target.exact_host
+            except ConditionError as error:
+                errors.append(Violation(rule.id, "policy-error", _could_not(error)))
+        refusing = self._enforced(denies) + self._enforced(errors)
+        if refusing:
+            first = refusing[0]
+            detail = f"{_sentence(first.detail)} {BY_POLICY}" if first.code == "policy-denied" else first.detail
+            return self._refusal("deny", refusing, detail)
+        return None if self.allowing else self._no_allow()
+
+    def _enforced(self, violations: Iterable[Violation]) -> list[Violation]:
+        """The violations of rules in force; those of rules in monitor mode are noted."""
+        kept: list[Violation] = []
+        for each in violations:
+            (kept if self.ruleset.by_id[each.rule].mode == "enforce" else self.would).append(each)
+        return kept
+
+    def _unreadable(self) -> str:
+        """Stage 0: why the call cannot be read in one way only, or empty."""
+        body = self.call.body
+        reads_body = False
+        if body.kind != "none":
+            relevant = [rule for rule in self.rules if self.reading.known(rule.select)]
+            reads_body = _needs_body(self.ruleset, self.reading, relevant, True)
+        if reads_body and body.kind == "undecodable":
+            return f"its body cannot be read ({body.problem})"
+        if reads_body and body.kind == "unread":
+            return "its body was not read, and the rules have come to need it"
+        try:
+            self.naming = self.reading.name()
+        except (Ambiguous, ConditionError) as error:
+            return str(error)
+        declared = self.naming.tool.body if self.naming.tool else None
+        if reads_body and declared is not None and body.kind != declared:
+            kind = "no" if declared == "none" else f"a {declared}"
+            return f"`{self.naming.name}` takes {kind} body, and this one is {body.media_type or body.kind}"
+        if body.kind in ("text", "binary") and body.size_bytes:
+            return self._unfielded()
+        return ""
+
+    def _unfielded(self) -> str:
+        """A deny that looks into the body cannot be passed by a body that has no fields to look at."""
+        for rule in self.rules:
+            where = rule.select.where
+            if rule.deny is None or rule.mode == "monitor" or where is None or not _reads_body(where):
+                continue
+            if self.reading.present(rule.select) and self.reading.targets(rule.select, rule.id, "deny"):
+                field = next(field for field in where.fields if field.needs_body)
+                shown = self.call.body.media_type or "neither JSON nor a form"
+                return f"rule `{rule.id}` has to read `{field}`, and the body is {shown}"
+        return ""
+
+    def _no_allow(self) -> Decision:
+        """Stage 2: nothing allows the call. Tell which allow came nearest, and what it missed."""
+        nearest: tuple[Miss, ...] = ()
+        rule_id = ""
+        for rule in self.rules:
+            missed = self.reading.misses(rule) if rule.allow else ()
+            if missed and (not nearest or len(missed) < len(nearest)):
+                nearest, rule_id = missed, rule.id
+        if not nearest:
+            detail = f"No rule allows this call. {BY_POLICY}"
+            return self._refusal("deny", [Violation("", "no-allow", detail)], detail, ())
+        violations = [
+            Violation(rule_id, "no-allow", _missed(miss), miss.field, miss.actual, miss.limit) for miss in nearest
+        ]
+        told = " and ".join(each.detail for each in violations)
+        detail = f"No rule allows this call: the nearest, `{rule_id}`, {told}. {BY_POLICY}"
+        return self._refusal("deny", violations, detail, ())
+
+    # -- stages 5 to 9
+
+    def _guarded(self) -> Decision:
+        """The guards of every rule that applies, stage by stage."""
+        guards, errors = self._applying()
+        if errors:
+            return self._refusal("deny", errors, errors[0].detail)
+        changes: list[Change] = []
+        send_at_ns = 0
+        for stage in sorted({each.guard.stage for each in guards}):
+            here = [each for each in guards if each.guard.stage == stage]
+            send_at_ns = max(send_at_ns, self._check(here))
+            refusal = self._refused(here)
+            if refusal is not None:
+                return refusal
+            for each in here:
+                if isinstance(each.verdict, Pass):
+                    changes += each.verdict.changes
+        return Decision(
+            "allow",
+            "",
+            "",
+            tuple(self.allowing),
+            self.naming.name,
+            would=tuple(self.would),
+            send_at_ns=send_at_ns,
+            exact_host=self.exact_host or self.naming.exact_host,
+            facts=self.reading.facts,
+            changes=tuple(changes),
+        )
+
+    def _applying(self) -> tuple[list[_Guarding], list[Violation]]:
+        """The guards that apply, by rule; and the rules of which it cannot be told."""
+        own: list[str] = []
+        watched = self.ruleset.mode == "monitor"
+        found: list[_Guarding] = []
+        errors: list[Violation] = []
+        for rule in self.rules:
+            if not rule.guards:
+                continue
+            try:
+                target = self.reading.applies(rule, "guard")
+            except ConditionError as error:
+                errors += self._enforced([Violation(rule.id, "policy-error", _could_not(error))])
+                continue
+            if target:
+                monitored = rule.mode == "monitor"
+                view = _View(self.reading, self.naming, self.call_id, target.bindings, monitored or watched, own)
+                found += [_Guarding(rule.id, guard, monitored, view) for guard in rule.guards]
+        view = _View(self.reading, self.naming, self.call_id, {}, False, own)
+        found += [_Guarding("", implicit, False, view) for implicit in IMPLICIT]
+        return found, errors
+
+    def _check(self, guards: Sequence[_Guarding]) -> int:
+        """Ask the guards of one stage. When one delays the call, the others are asked about that later time.
+
+        Returns the time to send it at, 0 for now.
+        """
+        send_at_ns = 0
+        while True:
+            latest_ns = 0
+            for each in guards:
+                each.view.not_before_ns = send_at_ns
+                try:
+                    each.verdict = each.guard.check(each.view, self.state, self.now_ns)
+                except ConditionError as error:
+                    each.verdict = Refuse("policy-error", _could_not(error))
+                if isinstance(each.verdict, Pass) and not each.monitored:
+                    latest_ns = max(latest_ns, each.verdict.send_at_ns)
+            if latest_ns <= send_at_ns:
+                return send_at_ns
+            send_at_ns = latest_ns
+
+    def _refused(self, guards: Sequence[_Guarding]) -> Decision | None:
+        """What the guards of one stage make of the call, unless they all let it pass."""
+        refused: list[tuple[str, Refuse]] = []
+        waits: list[tuple[str, Wait]] = []
+        replays: list[tuple[str, Replay]] = []
+        for each in guards:
+            verdict = each.verdict
+            if each.monitored:
+                self.would += _watched_verdict(each.rule, verdict, self.now_ns)
+            elif isinstance(verdict, Refuse):
+                refused.append((each.rule, verdict))
+            elif isinstance(verdict, Wait):
+                waits.append((each.rule, verdict))
+            elif isinstance(verdict, Replay):
+                replays.append((each.rule, verdict))
+        if refused:
+            return self._guards_refuse(refused)
+        if waits:
+            rule_id, wait = waits[0]
+            refusal = self._refusal("deny", [Violation(rule_id, "duplicate-in-flight", IN_FLIGHT)], IN_FLIGHT)
+            return msgspec.structs.replace(
+                refusal,
+                executed="unknown",
+                replay_of=wait.call,
+                twin=Twin(wait.call),
+                retry_after_ns=TWIN_RETRY_NS,
+                next=("Wait a moment, then repeat the call unchanged: it gets the answer to the first one.",),
+            )
+        if replays:
+            rule_id, replay = replays[0]
+            return Decision(
+                "replay",
+                "replay",
+                REPLAYED,
+                tuple(rule for rule, _ in replays),
+                self.naming.name,
+                executed="yes",
+                would=tuple(self.would),
+                replay_of=replay.of,
+                facts=self.reading.facts,
+            )
+        return None
+
+    def _guards_refuse(self, refused: list[tuple[str, Refuse]]) -> Decision:
+        """The refusal by guards of one stage. First what may have been executed: nobody shall be told it was not."""
+        refused = sorted(refused, key=lambda each: _EXECUTED_FIRST.index(each[1].executed))
+        violations = [
+            Violation(rule_id, each.code, each.detail, each.field, each.actual, each.limit) for rule_id, each in refused
+        ]
+        first = refused[0][1]
+        refusal = self._refusal("throttle" if first.code in PAUSING else "deny", violations, first.detail)
+        return msgspec.structs.replace(
+            refusal,
+            executed=first.executed,
+            next=first.next,
+            replay_of=first.replay_of,
+            retry_after_ns=max(each.retry_after_ns for _, each in refused),
+            limits=tuple(limit for _, each in refused for limit in each.limits),
+        )
+
+    def _refusal(
+        self, action: Action, violations: Sequence[Violation], detail: str, rules: tuple[str, ...] | None = None
+    ) -> Decision:
+        """A refusal with nothing executed. `rules`: who determined it; without, the rules of the violations."""
+        determined = tuple(dict.fromkeys(each.rule for each in violations if each.rule)) if rules is None else rules
+        code = violations[0].code
+        return Decision(
+            action,
+            code,
+            detail,
+            determined,
+            self.naming.name,
+            violations=tuple(violations),
+            would=tuple(self.would),
+            next=NEXT.get(code, ()),
+            facts=self.reading.facts,
+        )
+
+
+IN_FLIGHT = "The same call is on its way already and has no answer yet. It was not sent again."
+REPLAYED = "The same call was already executed: this is its answer. It was not sent again."
+PAUSING = frozenset({"rate-limited", "upstream-cooldown"})
+"""Refusals that time alone mends."""
+
+NEXT = {
+    "policy-denied": ("Do not repeat this call.", "Do without it, or ask a person."),
+    "no-allow": ("Do not repeat this call unchanged.", "Change it so that a rule allows it, or ask a person."),
+    "ambiguous-request": ("Send the request in one unambiguous form.",),
+    "policy-error": ("Ask the person who keeps the rules.",),
+}
+
+_EXECUTED_FIRST = ("unknown", "yes", "no")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _could_not(error: ConditionError) -> str:
+    return f"The rules could not be applied: {error}. Nothing was executed."
+
+
+def _missed(miss: Miss) -> str:
+    if miss.field:
+        return f"wants `{miss.field}` to be {miss.limit}, and it is {miss.actual}"
+    return f"does not count here ({miss.limit})"
+
+
+def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violation]:
+    """What a guard would have done to the call, had its rule been in force."""
+    if isinstance(verdict, Refuse):
+        return [Violation(rule_id, verdict.code, verdict.detail, verdict.field, verdict.actual, verdict.limit)]
+    if isinstance(verdict, Wait):
+        return [Violation(rule_id, "duplicate-in-flight", IN_FLIGHT)]
+    if isinstance(verdict, Replay):
+        return [Violation(rule_id, "duplicate", REPLAYED)]
+    if verdict.send_at_ns:
+        return [Violation(rule_id, "rate-limited", _delayed(verdict.send_at_ns - now_ns))]
+    return []
+
+
+def _delayed(wait_ns: int) -> str:
+    return f"The call would have waited {seconds_up(wait_ns)} s for its turn."
+
+
+def _watched(decision: Decision, now_ns: int) -> Decision:
+    """What global monitor mode makes of a decision: the call goes out, and what would have happened is on record."""
+    would = decision.violations
+    if decision.action == "replay":
+        would = tuple(Violation(rule, "duplicate", REPLAYED) for rule in decision.rules)
+    elif decision.send_at_ns:
+        would = (Violation("", "rate-limited", _delayed(decision.send_at_ns - now_ns)),)
+    return Decision(
+        "allow",
+        "",
+        "",
+        decision.rules if decision.action == "allow" else (),
+        decision.tool,
+        would=would + decision.would,
+        exact_host=decision.exact_host,
+        facts=decision.facts,
+        changes=decision.changes,
+    )

@@ -1,0 +1,133 @@
+"""The fingerprint: two calls have the same one exactly when they ask for the same side effect.
+
+It is SHA-256 over a version, who asks (`by`), method, scheme, host, port, path, and what is asked: the fields under
+`key:`, or else query, media type and body in canonical form. Headers do not count unless `key:` names them: SDKs draw
+a fresh `Idempotency-Key` for every call, and trace ids, dates, user agents and lengths say nothing about the effect.
+Every part has its length before it, so no two calls share bytes by accident.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from rules.call import Body, Call, Json, Part
+from rules.canonical import canonical_body, canonical_json, canonical_pairs, frame
+from rules.fields import EACH, Absent, Field, Many, Step, Value
+
+VERSION = b"borderpost-fingerprint-1"
+"""Any change of what the bytes mean needs another version: claims in a ledger outlive the program that made them."""
+
+SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-token", "x-amz-expires"})
+"""Query parameters that differ between two signings of the same call (AWS SigV4 query signing)."""
+
+
+def value_bytes(value: Value) -> bytes:
+    """The canonical bytes of a field's value; absent, single and several values never share them."""
+    if isinstance(value, Absent):
+        return frame(b"absent")
+    if isinstance(value, Many):
+        return frame(b"ambiguous" if value.ambiguous else b"many", *[value_bytes(each) for each in value.values])
+    return frame(b"one", canonical_json(value))
+
+
+def fingerprint(
+    call: Call,
+    by: Sequence[tuple[str, Value]],
+    key: Sequence[tuple[str, Value]] | None,
+    ignore: Sequence[Field] = (),
+) -> str:
+    """The fingerprint (64 hex digits) of `call`.
+
+    `by`: who asks, as (field, value). `key`: the fields that tell calls apart, or None for query and body without
+    `ignore`. With None the body has to be decoded.
+    """
+    if key is None:
+        asked = _whole(call, ignore)
+    else:
+        asked = frame(b"key", *[frame(name.encode(), value_bytes(value)) for name, value in key])
+    return sha256(
+        frame(
+            VERSION,
+            frame(*[frame(name.encode(), value_bytes(value)) for name, value in by]),
+            call.method.encode(),
+            call.scheme.encode(),
+            call.host.encode(),
+            b"%d" % call.port,
+            canonical_json(list(call.segments)),
+            asked,
+        )
+    ).hexdigest()
+
+
+def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
+    """What is asked, when no `key:` says it: query, media type and body."""
+    query = [pair for pair in call.query if pair[0].lower() not in SIGNING_QUERY]
+    body = call.body
+    for field in ignore:
+        if field.place == "query":
+            query = [pair for pair in query if pair[0] != field.steps[0]]
+        elif field.place == "body":
+            body = _without(body, field.steps)
+    if body.kind == "json":
+        body = _without_envelope(body)
+    essence = body.media_type.partition(";")[0].strip().lower()
+    return frame(b"whole", canonical_pairs(query), essence.encode(), canonical_body(body))
+
+
+def _without_envelope(body: Body) -> Body:
+    """A JSON-RPC request without its id and MCP's `_meta`, which are new on every try."""
+    message = body.json
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+        return body
+    kept = {name: value for name, value in message.items() if name != "id"}
+    params = kept.get("params")
+    if isinstance(params, dict):
+        kept["params"] = {name: value for name, value in params.items() if name != "_meta"}
+    return msgspec.structs.replace(body, json=kept)
+
+
+def _without(body: Body, steps: tuple[Step, ...]) -> Body:
+    """`body` without what stands behind `steps`."""
+    if body.kind == "json":
+        return msgspec.structs.replace(body, json=_prune(body.json, steps))
+    if body.kind == "form":
+        fields = tuple(pair for pair in body.fields if not _named(pair[0], steps))
+        return msgspec.structs.replace(body, fields=fields)
+    if body.kind == "multipart":
+        parts: tuple[Part, ...] = tuple(part for part in body.parts if not _named(part.name, steps))
+        return msgspec.structs.replace(body, parts=parts)
+    return body
+
+
+def _prune(value: Json, steps: tuple[Step, ...]) -> Json:
+    """A copy of `value` without what stands behind `steps` (one at least); the value itself where nothing does."""
+    step, rest = steps[0], steps[1:]
+    if step == EACH:
+        if not isinstance(value, list):
+            return value
+        return [_prune(element, rest) for element in value] if rest else []
+    if not isinstance(value, dict) or step not in value:
+        return value
+    if not rest:
+        return {name: member for name, member in value.items() if name != step}
+    return {name: _prune(member, rest) if name == step else member for name, member in value.items()}
+
+
+_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+
+
+def _named(name: str, steps: tuple[Step, ...]) -> bool:
+    """Does the form field `name` (such as `a[b][]`) stand at or below `steps`?"""
+    head, bracket, _ = name.partition("[")
+    inner = _BRACKETS.findall(name[len(head) :]) if bracket else []
+    parts: list[str] = [head, *inner]
+    if len(parts) < len(steps):
+        return False
+    return all(
+        (part == "" or part.isdecimal()) if step == EACH else part == step
+        for part, step in zip(parts, steps, strict=False)
+    )

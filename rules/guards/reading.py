@@ -1,0 +1,65 @@
+"""What the guards' parsers share: strict maps, durations, and lists of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rules.fields import Field, parse_field
+from rules.suggest import listing, suggest
+from rules.units import DURATION_HELP, parse_duration
+from rules.yamltree import Node
+
+type Key = tuple[Field, ...]
+"""A key by one field, or by the first of several that is present."""
+
+FIELD_LIST_SCHEMA = {
+    "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}]
+}
+DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]+(ms|s|m|min|h|d)$"}
+
+
+def read_map(node: Node, where: str, known: tuple[str, ...], later: Mapping[str, str] | None = None) -> dict[str, Node]:
+    """The entries of a map by key. Unknown keys are errors; `later` are keys that a later version will know."""
+    found: dict[str, Node] = {}
+    for key, value in node.entries:
+        name = str(key.scalar)
+        if later and name in later:
+            key.fail("not-supported", f"`{name}` in `{where}` is not supported by this version", later[name])
+        if name not in known:
+            key.fail(
+                "unknown-key",
+                f"`{where}` has no key `{name}`",
+                suggest(name, known) or f"its keys are {listing(known)}",
+            )
+        found[name] = value
+    return found
+
+
+def read_duration(node: Node, what: str) -> int:
+    """A duration in nanoseconds."""
+    value_ns = parse_duration(node.scalar)
+    if value_ns is None:
+        node.fail("duration", f"`{what}` is no duration", DURATION_HELP)
+    return value_ns
+
+
+def read_fields(node: Node, what: str) -> tuple[Field, ...]:
+    """One field or a list of fields."""
+    return tuple(choice[0] for choice in read_choices(node, what, single=True))
+
+
+def read_choices(node: Node, what: str, single: bool = False) -> tuple[Key, ...]:
+    """One field or a list; unless `single`, each may be `a|b`: the first that is present."""
+    items = node.items if node.kind == "list" else (node,)
+    if not items:
+        node.fail("empty", f"`{what}` names no field", f"name at least one field, or leave `{what}` out")
+    choices: list[Key] = []
+    for item in items:
+        if not isinstance(item.scalar, str):
+            item.fail("field", f"`{what}` lists fields", "write a field such as `agent` or `body.charge`")
+        texts = [item.scalar] if single else [part.strip() for part in item.scalar.split("|")]
+        choice = tuple(parse_field(text, item) for text in texts)
+        if choice in choices:
+            item.fail("repeated", f"`{item.scalar}` stands twice in `{what}`", "name each field once")
+        choices.append(choice)
+    return tuple(choices)

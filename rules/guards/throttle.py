@@ -1,0 +1,214 @@
+"""throttle: no more than so many calls in any stretch of time.
+
+`rate: 10/min`: whatever 60 seconds you look at, no more than ten calls lie in them, and no call is refused that fits.
+A call at exactly 60 s after the tenth-last one fits. Up to 1000 calls this is exact to the nanosecond; above that, a
+place becomes free up to 1 % of the window later. `pace: 10/min` with `burst: 3`: evenly spaced, three at once after a
+rest. `wait: 5s` gives a call that does not fit the next place, if it comes soon enough; places go in order of asking.
+
+What is refused consumes nothing; what fails upstream does; what is withdrawn before it was sent gives its place back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, cast
+
+import msgspec
+
+from rules.decision import Change, Limit
+from rules.fields import Field
+from rules.fingerprint import value_bytes
+from rules.guard import Pass, Refuse, Settled, Verdict, View
+from rules.guards.counters import Pace, Rate, Slices, Stamps
+from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map
+from rules.state import Due, State
+from rules.units import RATE_HELP, parse_rate, seconds_up, show_duration
+from rules.yamltree import Node
+
+EXACT = 1000
+"""Quotas up to this keep a time stamp of each call."""
+
+WAITING = 50
+"""So many calls may wait for their place behind one counter."""
+
+QUOTA = 1_000_000_000
+
+_KINDS: dict[str, type[Stamps] | type[Slices] | type[Pace]] = {"stamps": Stamps, "slices": Slices, "pace": Pace}
+
+
+class Row(msgspec.Struct):
+    """A counter, the rate of the rule as it was last used, and the latest time of deciding."""
+
+    kind: str
+    counter: Stamps | Slices | Pace
+    rate: Rate
+    seen_ns: int
+
+    def due_ns(self) -> int:
+        return max(self.counter.due_ns(self.rate), self.seen_ns)
+
+
+class Rows(msgspec.Struct):
+    """All counters by key. One that is as good as new is forgotten."""
+
+    verb: ClassVar[str] = "throttle"
+
+    rows: dict[str, Row] = {}
+    due: Due = msgspec.field(default_factory=Due)
+
+    def apply(self, change: Change) -> None:
+        data = cast(dict[str, Any], change.data)
+        row = self.rows.get(change.key)
+        if change.op == "admit":
+            rate = Rate(data["quota"], data["window_ns"], data["burst"])
+            if row is None:
+                row = self.rows[change.key] = Row(data["kind"], _KINDS[data["kind"]](), rate, data["at_ns"])
+                self.due.add(data["place_ns"] + rate.window_ns, change.key)
+            row.rate = rate
+            row.seen_ns = max(row.seen_ns, data["at_ns"])
+            row.counter.forget(rate, row.seen_ns)
+            row.counter.add(rate, data["place_ns"])
+        elif row is not None:
+            row.counter.give_back(row.rate, data["place_ns"])
+        self._forget(data["at_ns"])
+
+    def _forget(self, now_ns: int) -> None:
+        for _ in range(2):
+            key = self.due.pop(now_ns)
+            row = None if key is None else self.rows.get(key)
+            if key is None or row is None:
+                continue
+            if row.due_ns() > now_ns:
+                self.due.add(row.due_ns(), key)
+            else:
+                del self.rows[key]
+
+
+class Throttle(msgspec.Struct, frozen=True):
+    """The guard: `rate` per key made of the fields `by`; a call waits for its place up to `wait_ns`."""
+
+    verb: ClassVar[str] = "throttle"
+    stage: ClassVar[int] = 8
+    SCHEMA: ClassVar[dict[str, Any]] = {
+        "oneOf": [
+            {"type": "string", "pattern": "^[0-9]+/[a-z]+$"},
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {
+                    "rate": {"oneOf": [{"type": "string"}, {"type": "integer", "minimum": 1}]},
+                    "per": DURATION_SCHEMA,
+                    "pace": {"type": "string", "pattern": "^[0-9]+/[a-z]+$"},
+                    "burst": {"type": "integer", "minimum": 1},
+                    "by": FIELD_LIST_SCHEMA,
+                    "wait": DURATION_SCHEMA,
+                },
+                "oneOf": [{"required": ["rate"]}, {"required": ["pace"]}],
+            },
+        ]
+    }
+
+    rule: str
+    rate: Rate
+    by: tuple[Field, ...] = ()
+    wait_ns: int = 0
+
+    @classmethod
+    def parse(cls, node: Node, rule_id: str) -> Throttle:
+        """`10/min`, or the long form."""
+        if node.kind != "map":
+            return cls(rule_id, _read_rate(node))
+        entries = read_map(node, "throttle", ("rate", "per", "pace", "burst", "by", "wait"))
+        rate, per, pace, burst = (entries.get(name) for name in ("rate", "per", "pace", "burst"))
+        if (rate is None) == (pace is None):
+            node.fail("throttle", "`throttle` needs either `rate` or `pace`", "write `rate: 10/min` or `pace: 10/min`")
+        limit = _read_rate(rate, per) if rate is not None else _read_pace(cast(Node, pace), burst)
+        if pace is not None and per is not None:
+            per.fail("conflict", "`per` stands beside `pace`", "write the time into the pace, such as `pace: 10/min`")
+        if rate is not None and burst is not None:
+            burst.fail("conflict", "`burst` stands beside `rate`", "a rate has no burst: use `pace` for one that does")
+        by = read_fields(entries["by"], "by") if "by" in entries else ()
+        wait_ns = 0
+        if "wait" in entries and entries["wait"].scalar not in (0, "0s"):
+            wait_ns = read_duration(entries["wait"], "wait")
+        return cls(rule_id, limit, by, wait_ns)
+
+    def needs_body(self, method: str, writes: bool) -> bool:
+        return any(field.needs_body for field in self.by)
+
+    def claims(self, method: str, writes: bool) -> bool:
+        return False
+
+    def check(self, view: View, state: State, now_ns: int) -> Verdict:
+        rate = self.rate
+        kind = "pace" if rate.burst else "stamps" if rate.quota <= EXACT else "slices"
+        # stamps stay true when the rule's numbers change; the others only mean something under their own rate
+        numbers = b"" if kind == "stamps" else b"%d/%d/%d" % (rate.quota, rate.window_ns, rate.burst)
+        by = [part for field in self.by for part in (field.text.encode(), value_bytes(view.read(field)))]
+        key = view.key(b"throttle", self.rule.encode(), kind.encode(), numbers, *by)
+        row = state.of(Rows).rows.get(key)
+        wanted_ns = max(now_ns, view.not_before_ns)
+        place_ns = wanted_ns
+        if row is not None:
+            seen_ns = max(now_ns, row.seen_ns)
+            place_ns = row.counter.place(rate, max(wanted_ns, seen_ns))
+            late = place_ns > max(wanted_ns, now_ns + self.wait_ns)
+            if late or (place_ns > now_ns and row.counter.waiting(rate, now_ns) >= WAITING):
+                return self._refuse(place_ns - now_ns)
+        data: dict[str, Any] = {
+            "at_ns": now_ns,
+            "place_ns": place_ns,
+            "kind": kind,
+            "quota": rate.quota,
+            "window_ns": rate.window_ns,
+            "burst": rate.burst,
+        }
+        return Pass((Change(self.verb, self.rule, key, "admit", data),), place_ns if place_ns > now_ns else 0)
+
+    def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
+        if not settled.answer.withdrawn:
+            return ()
+        return tuple(
+            Change(
+                self.verb,
+                self.rule,
+                admitted.key,
+                "give-back",
+                {"at_ns": now_ns, "place_ns": admitted.data["place_ns"]},
+            )
+            for admitted in settled.claimed
+        )
+
+    def _refuse(self, retry_after_ns: int) -> Refuse:
+        rate = self.rate
+        limit = f"{rate.quota} in {show_duration(rate.window_ns)}"
+        reset_s = seconds_up(retry_after_ns)
+        return Refuse(
+            "rate-limited",
+            f"The limit of {limit} is reached. Nothing was executed; the next call fits in {reset_s} s.",
+            limit=limit,
+            retry_after_ns=retry_after_ns,
+            limits=(Limit(self.rule, rate.quota, seconds_up(rate.window_ns), 0, reset_s),),
+            next=(f"Wait {reset_s} s, then repeat the call.",),
+        )
+
+
+def _read_rate(node: Node, per: Node | None = None) -> Rate:
+    """`10/min`, or a bare number with `per` beside it."""
+    if per is not None:
+        if type(node.scalar) is not int or not 0 < node.scalar <= QUOTA:
+            node.fail("rate", "`rate` beside `per` is no whole number above 0", "write `rate: 3` and `per: 8s`")
+        return Rate(node.scalar, read_duration(per, "per"))
+    found = parse_rate(node.scalar)
+    if found is None:
+        node.fail("rate", f"`{node.scalar}` is no rate" if node.kind == "scalar" else "this is no rate", RATE_HELP)
+    return Rate(*found)
+
+
+def _read_pace(node: Node, burst: Node | None) -> Rate:
+    rate = _read_rate(node)
+    size = 1 if burst is None else burst.scalar
+    if type(size) is not int or not 0 < size <= QUOTA:
+        cast(Node, burst).fail(
+            "burst", "`burst` is no whole number above 0", "write how many may go at once, such as `3`"
+        )
+    return msgspec.structs.replace(rate, burst=size)

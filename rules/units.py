@@ -1,0 +1,58 @@
+"""Durations and rates as rule files write them: `30s`, `24h`, `10/min`. Exact integers of nanoseconds."""
+
+from __future__ import annotations
+
+import re
+
+SECOND_NS = 1_000_000_000
+_UNITS_NS = {
+    "ms": SECOND_NS // 1000,
+    "s": SECOND_NS,
+    "sec": SECOND_NS,
+    "second": SECOND_NS,
+    "m": 60 * SECOND_NS,
+    "min": 60 * SECOND_NS,
+    "minute": 60 * SECOND_NS,
+    "h": 3600 * SECOND_NS,
+    "hour": 3600 * SECOND_NS,
+    "d": 86400 * SECOND_NS,
+    "day": 86400 * SECOND_NS,
+}
+LONGEST_NS = 400 * 86400 * SECOND_NS
+"""A duration above this is taken for a mistake."""
+
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|min|h|d)", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,9})/([a-z]+)", re.ASCII)
+
+DURATION_HELP = "write a number and a unit, such as `30s`, `10m`, `24h` or `7d`"
+RATE_HELP = "write a number and a unit of time, such as `5/s`, `10/min`, `100/h` or `1000/d`"
+
+
+def parse_duration(text: object) -> int | None:
+    """The nanoseconds of a text such as `24h`, more than 0; None when it is no such text."""
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if not found:
+        return None
+    value_ns = int(found[1]) * _UNITS_NS[found[2]]
+    return value_ns if 0 < value_ns <= LONGEST_NS else None
+
+
+def parse_rate(text: object) -> tuple[int, int] | None:
+    """(10, nanoseconds of a minute) for `10/min`; None when it is no such text."""
+    found = _RATE.fullmatch(text) if isinstance(text, str) else None
+    if not found or found[2] not in _UNITS_NS or not int(found[1]):
+        return None
+    return int(found[1]), _UNITS_NS[found[2]]
+
+
+def show_duration(value_ns: int) -> str:
+    """A duration for people: the largest unit that divides it, or seconds rounded up."""
+    for unit in ("d", "h", "min", "s"):
+        if value_ns and value_ns % _UNITS_NS[unit] == 0:
+            return f"{value_ns // _UNITS_NS[unit]} {unit}"
+    return f"{seconds_up(value_ns)} s"
+
+
+def seconds_up(value_ns: int) -> int:
+    """Whole seconds, rounded up."""
+    return -(-value_ns // SECOND_NS)
