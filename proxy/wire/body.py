@@ -30,7 +30,6 @@ _ESSENCE = re.compile(rf"({_WORD}/{_WORD})[ \t]*")
 _PARAMETER = re.compile(rf';[ \t]*(?:({_WORD})=(?:"((?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*)"|({_WORD})))?[ \t]*')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON_TYPES = frozenset({"application/json", "text/json", "application/x-amz-json-1.0", "application/x-amz-json-1.1"})
-_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class _Unreadable(ValueError):
@@ -84,10 +83,10 @@ def _read(content: bytes, media_type: str, parameters: dict[str, str], size_byte
     text = ""
     fields: tuple[tuple[str, str], ...] = ()
     if media_type in _JSON_TYPES or media_type.endswith("+json"):
-        _check_charset(parameters)
+        _check_charset(parameters, content)
         kind, value = "json", read_json(content)
     elif media_type == "application/x-www-form-urlencoded":
-        _check_charset(parameters)
+        _check_charset(parameters, content)
         kind, fields = "form", read_pairs(content, "form")
     elif media_type == "multipart/form-data":
         if "boundary" not in parameters:
@@ -96,7 +95,7 @@ def _read(content: bytes, media_type: str, parameters: dict[str, str], size_byte
         digest = hashlib.sha256(content).digest()
         return Body("multipart", media_type=media_type, parts=parts, sha256=digest, size_bytes=size_bytes)
     elif media_type.startswith("text/"):
-        _check_charset(parameters)
+        _check_charset(parameters, content)
         kind, text = "text", _utf8(content)
     return Body(
         kind,
@@ -132,8 +131,9 @@ def _media_type(content_type: str | None) -> tuple[str, dict[str, str]]:
     raise _Unreadable("Its Content-Type is malformed.")
 
 
-def _check_charset(parameters: dict[str, str]) -> None:
-    if parameters.get("charset", "utf-8").lower() not in _UTF8:
+def _check_charset(parameters: dict[str, str], content: bytes) -> None:
+    charset = parameters.get("charset", "utf-8").lower()
+    if charset not in ("utf-8", "utf8") and not (charset in ("us-ascii", "ascii") and content.isascii()):
         raise _Unreadable("Its charset is not UTF-8.")
 
 

@@ -22,6 +22,13 @@ class CodingError(ValueError):
     """The bytes cannot be content-decoded; the message is one sentence."""
 
 
+class TooLargeError(CodingError):
+    """They can, as far as was tried, but to more than the cap."""
+
+    def __init__(self) -> None:
+        super().__init__("It decodes to more than may be read.")
+
+
 def codings(content_encoding: str | None) -> tuple[str, ...]:
     """The codings that Content-Encoding names, in the order of their application, without `identity`."""
     if content_encoding is None:
@@ -47,12 +54,8 @@ def decompress(raw: bytes, content_encoding: str | None, cap_bytes: int) -> byte
         else:
             raise CodingError("Its content-coding is not one of gzip, deflate, br and zstd.")
     if len(raw) > cap_bytes:
-        raise _too_large(cap_bytes)
+        raise TooLargeError
     return raw
-
-
-def _too_large(cap_bytes: int) -> CodingError:
-    return CodingError(f"It decodes to more than {cap_bytes} bytes.")
 
 
 def _inflate(raw: bytes, wbits: int, cap_bytes: int) -> tuple[bytes, bytes]:
@@ -63,7 +66,7 @@ def _inflate(raw: bytes, wbits: int, cap_bytes: int) -> tuple[bytes, bytes]:
     except zlib.error:
         raise CodingError("Its content-coding is broken.") from None
     if len(out) > cap_bytes:
-        raise _too_large(cap_bytes)
+        raise TooLargeError
     if not stream.eof:
         raise CodingError("Its content-coding is cut short.")
     return out, stream.unused_data
@@ -83,22 +86,25 @@ def _gzip(raw: bytes, cap_bytes: int) -> bytes:
 
 
 def _deflate(raw: bytes, cap_bytes: int) -> bytes:
-    """`deflate` means the zlib format; many senders write raw deflate. What reads as both is refused."""
+    """`deflate` means the zlib format; some senders leave out its header. What begins in both ways is refused."""
+    has_header = len(raw) >= 2 and raw[0] & 0x0F == 8 and int.from_bytes(raw[:2]) % 31 == 0
     readings = []
-    problem = None
-    for wbits in (15, -15):
+    problem = CodingError("Its content-coding is broken.")
+    for wbits in (-15, 15) if has_header else (-15,):
         try:
-            out, rest = _inflate(raw, wbits, cap_bytes)
+            readings.append(_inflate(raw, wbits, cap_bytes))
+        except TooLargeError:
+            raise
         except CodingError as error:
-            problem = problem or error
-        else:
-            if not rest:
-                readings.append(out)
-    if len(readings) == 1:
-        return readings[0]
-    if readings:
+            problem = error
+    if not readings:
+        raise problem
+    if len(readings) > 1:
         raise CodingError("Its deflate coding can be read in two ways.")
-    raise problem or CodingError("It has bytes after its content-coding.")
+    out, rest = readings[0]
+    if rest:
+        raise CodingError("It has bytes after its content-coding.")
+    return out
 
 
 def _brotli(raw: bytes, cap_bytes: int) -> bytes:
@@ -112,7 +118,7 @@ def _brotli(raw: bytes, cap_bytes: int) -> bytes:
             feed = b""
             size_bytes += len(piece)
             if size_bytes > cap_bytes:
-                raise _too_large(cap_bytes)
+                raise TooLargeError
             pieces.append(piece)
             if not piece and not stream.is_finished():
                 raise CodingError("Its content-coding is cut short.")
@@ -139,7 +145,7 @@ def _zstd(raw: bytes, cap_bytes: int) -> bytes:
             at += len(step)
             size_bytes += len(piece)
             if size_bytes > cap_bytes:
-                raise _too_large(cap_bytes)
+                raise TooLargeError
             pieces.append(piece)
             if stream.eof:
                 at -= len(stream.unused_data)

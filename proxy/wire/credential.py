@@ -14,7 +14,16 @@ from rules.call import Call, Json
 
 type Pairs = tuple[tuple[str, str], ...]
 
-KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key", "apikey", "private-token", "x-auth-token", "x-access-token")
+KEY_HEADERS = (
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "apikey",
+    "private-token",
+    "x-auth-token",
+    "x-access-token",
+    "api_key",
+)
 KEY_QUERIES = ("key", "api_key", "apikey", "access_token", "token")
 SIGNED_QUERIES = ("X-Amz-Credential", "X-Goog-Credential", "AWSAccessKeyId", "GoogleAccessId")
 

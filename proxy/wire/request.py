@@ -33,7 +33,13 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _VERSIONS = {"HTTP/1.0": 10, "HTTP/1.1": 11, "HTTP/2": 20, "HTTP/2.0": 20}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-SINGLE = frozenset({
+OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""Some servers take the method from these instead of the request line."""
+
+REWRITES = frozenset({"x-original-url", "x-rewrite-url"})
+"""Some servers take the path from these instead of the request line."""
+
+SINGLE = OVERRIDES | frozenset({
     "api-key", "apikey", "authorization", "content-disposition", "content-encoding", "content-length", "content-range",
     "content-type", "date", "expect", "from", "host", "http2-settings", "idempotency-key", "if-modified-since",
     "if-range", "if-unmodified-since", "max-forwards", "origin", "private-token", "proxy-authorization", "range",
@@ -43,18 +49,17 @@ SINGLE = frozenset({
 })  # fmt: skip
 """Fields that may be sent once. A second one is read by some servers, ignored or joined by others."""
 
-OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
-"""Some servers take the method from these instead of the request line."""
-
-REWRITES = frozenset({"x-original-url", "x-rewrite-url"})
-"""Some servers take the path from these instead of the request line."""
+UNDERSCORED = OVERRIDES | REWRITES | frozenset({
+    "authorization", "connection", "content-encoding", "content-length", "content-type", "expect", "host", "te",
+    "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""Fields that decide how a request is read. CGI and WSGI servers take `_` in their names for `-`."""
 
 _HOP_BY_HOP = frozenset({
     "connection", "http2-settings", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
     "upgrade",
 })  # fmt: skip
-_NOMINATED = frozenset({"close", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"})
-_FRAMING = SINGLE | _HOP_BY_HOP | {"te", "trailer", "cookie"}
+_NOMINATED = frozenset({"", "close", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"})
 _H2_FORBIDDEN = ("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade")
 
 
@@ -96,7 +101,8 @@ def read_head(head: Head, agent: str, run: str, hash_secret: Callable[[bytes], s
     headers = read_headers(head.headers)
     single = _single(headers)
     _check_destination(head, version, host, headers)
-    _check_headers(version, method, single)
+    _check_meaning(method, single)
+    _check_framing(version, headers, single)
     return Call(
         agent=agent,
         run=run,
@@ -135,8 +141,8 @@ def is_upgrade(call: Call) -> bool:
 
 def headers_to_strip(call: Call) -> frozenset[str]:
     """Names (lower case) that end at this proxy. `TE: trailers` goes on: gRPC servers demand it."""
-    te = call.header("te")
-    return _HOP_BY_HOP if te is None or te.lower() == "trailers" else _HOP_BY_HOP | {"te"}
+    trailers = all(value.lower() == "trailers" for value in _all(call.headers, "te"))
+    return _HOP_BY_HOP if trailers else _HOP_BY_HOP | {"te"}
 
 
 def read_headers(raw: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
@@ -192,7 +198,7 @@ def _single(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
                 raise ambiguous(f"The header field `{name}` is sent more than once.")
         else:
             first[name] = value
-            if "_" in name and name.replace("_", "-") in _FRAMING:
+            if "_" in name and name.replace("_", "-") in UNDERSCORED:
                 raise ambiguous(f"The header field `{name}` is read as `{name.replace('_', '-')}` by some servers.")
     return first
 
@@ -225,12 +231,17 @@ def _check_destination(head: Head, version: int, host: str, headers: tuple[tuple
             raise ambiguous("There is no TLS server name (SNI), so the server's certificate could not be checked.")
 
 
-def _check_headers(version: int, method: str, single: dict[str, str]) -> None:
+def _check_meaning(method: str, single: dict[str, str]) -> None:
+    """No field says that another method or path is meant."""
     for name in OVERRIDES & single.keys():
         if single[name].upper() != method:
             raise ambiguous(f"`{name}` names another method than the request itself.")
     for name in REWRITES & single.keys():
         raise ambiguous(f"`{name}` names another path for the request: some servers would take it.")
+
+
+def _check_framing(version: int, headers: tuple[tuple[str, str], ...], single: dict[str, str]) -> None:
+    """The body ends at one place for everybody, and no field is dropped on the way."""
     if "trailer" in single:
         raise ambiguous("Trailer fields after a request body are not forwarded.")
     if single.get("expect", "100-continue").lower() != "100-continue":
@@ -239,8 +250,9 @@ def _check_headers(version: int, method: str, single: dict[str, str]) -> None:
         for name in _H2_FORBIDDEN:
             if name in single:
                 raise ambiguous(f"HTTP/2 has no `{name}`.")
-    for nominated in single.get("connection", "").split(","):
-        if nominated and nominated.strip(" \t").lower() not in _NOMINATED:
+    if "connection" in single:
+        nominated = {name.strip(" \t").lower() for value in _all(headers, "connection") for name in value.split(",")}
+        if not nominated <= _NOMINATED:
             raise ambiguous("Connection asks for a header field to be dropped on the way.")
     coding = single.get("transfer-encoding")
     length = single.get("content-length")
