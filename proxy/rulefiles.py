@@ -21,6 +21,9 @@ from rules.problems import Mark, Problem, RuleFileError, render
 if TYPE_CHECKING:
     from rules.load import Loaded
 
+UNREADABLE = "unreadable-file"
+"""The code of a problem with the file as such, before anything in it is looked at."""
+
 SUFFIXES = (".yaml", ".yml")
 MAX_BYTES = 16 * 1024 * 1024
 ATTEMPTS = 5
@@ -169,7 +172,7 @@ def _read_all(given: Sequence[Path], directory: Path, mode: Mode | None) -> dict
 
 def _text(file: Path, shown: str) -> str:
     def broken(message: str, help: str) -> RulesBroken:
-        return RulesBroken((Problem("unreadable-file", message, Mark(shown, 1, 1), help),), {})
+        return RulesBroken((Problem(UNREADABLE, message, Mark(shown, 1, 1), help),), {})
 
     try:
         with file.open("rb") as stream:

@@ -77,6 +77,18 @@ def check_name(text: str, what: str) -> str:
     return text
 
 
+def ledger_path(text: str) -> Path:
+    """The file that `--ledger` names: a path, or `sqlite:///PATH`."""
+    scheme, found, rest = text.partition("://")
+    if not found:
+        return Path(text)
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return Path(rest[1:])  # as SQLAlchemy has it: three slashes and a relative path, four and an absolute one
+    if scheme.startswith("postgres"):
+        raise SettingsError("a PostgreSQL ledger is not supported by this version: give a file")
+    raise SettingsError(f"`{text}` is no ledger: give a file, or `sqlite:///FILE`")
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """`HOST:PORT`, `[V6]:PORT`, `:PORT` or `PORT` as (host, port); without a host it is 127.0.0.1."""
     host, colon, port = text.rpartition(":")

@@ -1,0 +1,779 @@
+"""The command line: options and printing. What is done stands in `proxy` and `rules`, imported only when needed.
+
+Data goes to standard output, notices to standard error. Exit codes: 0 yes or done, 1 the answer is no, 2 usage,
+3 could not. `run` passes the code of its command on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from proxy.ledger.query import Filters, LedgerReader
+    from proxy.report.state import Facts
+    from proxy.rulefiles import RuleFiles
+    from proxy.settings import Settings
+
+COULD_NOT = 3
+DECISIONS = ("allow", "deny", "throttle", "replay", "hold")
+GROUPINGS = ("decision", "tool", "agent", "code", "rule")
+
+type Command = Callable[..., Any]
+type Decorator = Callable[[Command], Command]
+
+
+# --- the outermost boundary ---
+
+
+class Borderpost(click.Group):
+    """The root: no traceback reaches a user, whatever happens below."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        extra["standalone_mode"] = False
+        sys.exit(_bounded(lambda: super(Borderpost, self).main(*args, **extra)))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+class DefaultGroup(click.Group):
+    """A group whose first command is meant where none is named: `log` is `log list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = [self.list_commands(ctx)[0], *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _bounded(run: Callable[[], object]) -> int:
+    """Run a command and return the exit code. Every error becomes one line."""
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read has gone, such as `head`. Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("BORDERPOST_DEBUG"):
+            raise
+        _complain(_line_of(error))
+        return COULD_NOT
+
+
+def _line_of(error: Exception) -> str:
+    """One line for `error`. Errors of ours say all that is needed; others are named, since they should not occur."""
+    if type(error).__module__.partition(".")[0] in ("proxy", "rules"):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower() + (f": `{error.filename}`" if error.filename else "")
+    return f"{type(error).__name__}: {error} (a fault of borderpost's: BORDERPOST_DEBUG=1 shows where)"
+
+
+def _complain(text: str) -> None:
+    from proxy.report.terminal import coloured, paint
+
+    click.echo(f"{paint('error:', 'red', coloured(sys.stderr))} {text}", err=True)
+
+
+def _say(text: str) -> None:
+    click.echo(f"borderpost: {text}", err=True)
+
+
+# --- options that mean the same everywhere ---
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Remember a shared option. It may stand before or after the command's name; the later place wins."""
+    given = ctx.ensure_object(dict)
+    name = str(param.name)
+    typed = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    if value not in (None, ()) and (typed or name not in given):
+        given[name] = value
+
+
+def _option(*names: str, **attributes: Any) -> Decorator:
+    env = f"BORDERPOST_{names[0].removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, callback=_keep, expose_value=False, envvar=env, **attributes)
+
+
+SHARED: dict[str, Decorator] = {
+    "rules": _option(
+        "--rules",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="Rule file, or directory of them; repeatable. Default: ./borderpost.yaml, else ./rules/*.yaml.",
+    ),
+    "ledger": _option("--ledger", metavar="FILE", help="The record of calls. Default: in your data directory."),
+    "confdir": _option(
+        "--confdir", type=click.Path(path_type=Path), metavar="DIR", help="CA, keys and agents, for you alone (0700)."
+    ),
+    "listen": _option("--listen", metavar="HOST:PORT", help="Where the proxy listens."),
+    "upstream_ca": _option(
+        "--upstream-ca",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="Further authorities to trust upstream (PEM); repeatable.",
+    ),
+    "mode": _option(
+        "--mode",
+        type=click.Choice(["enforce", "monitor"]),
+        help="monitor: record what would be refused, and refuse nothing for it.",
+    ),
+    "agent": _option("--agent", metavar="NAME", help="The agent's name in rules and record."),
+    "run": _option("--run", metavar="ID", help="The run's id."),
+}
+
+
+def shared(*names: str) -> Decorator:
+    """Give a command the shared options of these names."""
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            command = SHARED[name](command)
+        return command
+
+    return decorate
+
+
+def as_json(command: Command) -> Command:
+    """Give a reading command `--json`."""
+    return click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")(command)
+
+
+def _ledger(given: dict[str, Any]) -> Path:
+    from proxy.confdir import default_ledger_path
+    from proxy.settings import ledger_path
+
+    return ledger_path(given["ledger"]) if "ledger" in given else default_ledger_path()
+
+
+def _confdir(given: dict[str, Any]) -> Path:
+    from proxy.confdir import default_confdir
+
+    return Path(given["confdir"]) if "confdir" in given else default_confdir()
+
+
+def _settings(given: dict[str, Any], command: Any, default_listen: str, *, reload: bool) -> Settings:
+    from proxy.settings import DEFAULT_AGENT, Settings, parse_address
+
+    host, port = parse_address(given.get("listen", default_listen))
+    return Settings(
+        command=command,
+        ledger=_ledger(given),
+        confdir=_confdir(given),
+        listen_host=host,
+        listen_port=port,
+        rules=given.get("rules", ()),
+        upstream_ca=given.get("upstream_ca", ()),
+        mode=given.get("mode"),
+        agent=given.get("agent", DEFAULT_AGENT),
+        run=given.get("run", ""),
+        reload=reload,
+    )
+
+
+def _read_rules(given: dict[str, Any]) -> RuleFiles:
+    """The rules; when they are broken, says all that is wrong with them and ends with `could not`."""
+    from proxy import rulefiles
+
+    try:
+        return rulefiles.read(given.get("rules", ()), Path.cwd(), given.get("mode"))
+    except rulefiles.RulesBroken as error:
+        click.echo(error.rendered() + "\n", err=True)
+        count = len(error.problems)
+        _complain(f"the rules cannot be used: {count} problem{'' if count == 1 else 's'}")
+        raise click.exceptions.Exit(COULD_NOT) from None
+
+
+def _print(lines: str | Sequence[str]) -> None:
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    if text:
+        click.echo(text)
+
+
+def _print_json(value: object, *, line: bool = False) -> None:
+    import msgspec
+
+    encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
+    click.echo(encoded if line else msgspec.json.format(encoded, indent=2))
+
+
+def _room() -> tuple[int, bool]:
+    """The width of standard output, and whether it has colour."""
+    from proxy.report.terminal import coloured, width
+
+    return width(sys.stdout), coloured(sys.stdout)
+
+
+# --- the commands ---
+
+
+@click.group(
+    cls=Borderpost,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": None},
+    no_args_is_help=True,
+)
+@shared(*SHARED)
+@click.version_option(package_name="borderpost", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Decides, de-duplicates, throttles and records what AI agents send to APIs.
+
+    \b
+      borderpost init                 write rules to begin with
+      borderpost run -- COMMAND       run an agent under them
+      borderpost log                  what it did, and why
+
+    The options below may stand before or after a command's name, and each can be set in the environment:
+    BORDERPOST_RULES for --rules, and so on.
+    """
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@shared("rules", "agent", "run", "mode", "ledger", "confdir", "listen", "upstream_ca")
+@click.option("--reload", is_flag=True, help="Follow changes of the rule files (the command may be able to make some).")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def run(ctx: click.Context, reload: bool, command: tuple[str, ...]) -> None:
+    """Run COMMAND with a proxy of its own. Its exit code is passed on.
+
+    \b
+    Examples:
+      borderpost run -- python agent.py
+      borderpost run --agent support --mode monitor -- npm start
+    """
+    import asyncio
+
+    settings = _settings(ctx.obj, "run", "127.0.0.1:0", reload=reload)
+    rules = _read_rules(ctx.obj)
+    from proxy import launch
+
+    ctx.exit(asyncio.run(launch.run(settings, rules, command, _say)))
+
+
+@cli.command()
+@shared("rules", "listen", "mode", "agent", "ledger", "confdir", "upstream_ca")
+@click.pass_context
+def serve(ctx: click.Context) -> None:
+    """Run a proxy for agents that are started elsewhere. Changed rules are put in force as they are saved.
+
+    \b
+    Examples:
+      borderpost serve
+      borderpost serve --listen 0.0.0.0:8080     (needs `borderpost agent add NAME` first)
+    """
+    import asyncio
+
+    from proxy.settings import DEFAULT_LISTEN
+
+    settings = _settings(ctx.obj, "serve", DEFAULT_LISTEN, reload=True)
+    rules = _read_rules(ctx.obj)
+    from proxy import launch
+
+    asyncio.run(launch.serve(settings, rules, _say))
+
+
+@cli.command()
+@click.option(
+    "--pack", "packs", multiple=True, metavar="NAME", help="Start with this pack's example rules; repeatable."
+)
+@click.option("--model", "models", multiple=True, metavar="NAME", help="Allow this model's API; repeatable.")
+@click.option(
+    "--allow", multiple=True, metavar="PATTERN", help='Allow e.g. "POST http://localhost:6333/**"; repeatable.'
+)
+@click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
+def init(
+    packs: tuple[str, ...], models: tuple[str, ...], allow: tuple[str, ...], yes: bool, force: bool, directory: Path
+) -> None:
+    """Write rules to begin with into DIRECTORY/rules.
+
+    \b
+    Examples:
+      borderpost init
+      borderpost init --model openai --pack stripe --pack slack
+    """
+    from proxy import starter
+
+    starter.check_names(packs, models)
+    if not yes and not models and not allow and sys.stdin.isatty():
+        packs, models, allow = _ask(packs)
+    for path in starter.write(starter.compose(packs, models, allow), directory, force=force):
+        click.echo(path)
+    _say("edit these, then: borderpost rules check, borderpost rules test, borderpost run -- COMMAND")
+
+
+def _ask(packs: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Ask for packs, models and services on the terminal."""
+    from proxy import rulefiles, starter
+
+    def several(question: str, known: Sequence[str]) -> tuple[str, ...]:
+        click.echo(f"{question} ({', '.join(known)})", err=True)
+        while True:
+            words = click.prompt("  names, or nothing", default="", show_default=False, err=True)
+            chosen = tuple(words.replace(",", " ").split())
+            if set(chosen) <= set(known):
+                return chosen
+            click.echo(f"  not known: {', '.join(sorted(set(chosen) - set(known)))}", err=True)
+
+    models = several("Which models does the agent use?", list(starter.MODELS))
+    if not packs:
+        packs = several("Which APIs does it use, of those that packs know?", list(rulefiles.packs()))
+    click.echo('Which other services, such as "POST http://localhost:6333/**"? One a line.', err=True)
+    allow = []
+    while pattern := click.prompt("  pattern, or nothing", default="", show_default=False, err=True):
+        problem = starter.problem_of(pattern)
+        if problem:
+            click.echo(f"  {problem}", err=True)
+        else:
+            allow.append(pattern)
+    return packs, models, tuple(allow)
+
+
+@cli.command()
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep everything here.")
+def demo(keep: Path | None) -> None:
+    """Show what Borderpost does: the same confused agent without and with it. Needs no key and no network."""
+    import tempfile
+
+    from proxy.demo.main import run_demo
+    from proxy.demo.screen import show
+
+    directory = keep or Path(tempfile.mkdtemp(prefix="borderpost-demo-"))
+    seen = run_demo(directory, lambda text: click.echo(text, err=True))
+    _print(show(seen, *_room()))
+
+
+@cli.command()
+@shared("confdir", "listen", "agent", "ledger")
+@click.option("--shell", "language", type=click.Choice(["sh", "fish"]), default="sh", show_default=True)
+@as_json
+@click.pass_obj
+def env(given: dict[str, Any], language: str, json_wanted: bool) -> None:
+    """Print the variables that point an agent at a running `serve`.
+
+    The token of an agent elsewhere is read from BORDERPOST_TOKEN.
+
+    \b
+    Examples:
+      eval "$(borderpost env)"
+      borderpost env --shell fish | source
+    """
+    from proxy import child
+    from proxy.ca import ensure_ca
+    from proxy.confdir import Confdir
+    from proxy.report import shell
+    from proxy.settings import DEFAULT_LISTEN, parse_address
+
+    facts = _facts(given)
+    if not facts.running:
+        _say("no proxy is running: `borderpost serve` starts one")
+    confdir = Confdir.open(_confdir(given)).path
+    host, port = parse_address(given.get("listen") or facts.listen or DEFAULT_LISTEN)
+    url = child.proxy_url(host, port, given.get("agent", ""), os.environ.get("BORDERPOST_TOKEN", ""))
+    ca = ensure_ca(confdir, datetime.datetime.now(datetime.UTC))
+    changes = child.prepare(confdir, os.environ, url, ca.read_bytes())
+    if json_wanted:
+        _print_json({"set": changes.set, "unset": changes.unset})
+    else:
+        _print(shell.statements(changes, language))
+
+
+@cli.command()
+@shared("ledger", "confdir")
+@as_json
+@click.pass_obj
+def status(given: dict[str, Any], json_wanted: bool) -> None:
+    """Is a proxy running, which rules are in force, where does the record stand?"""
+    from proxy.report import state
+
+    facts = _facts(given)
+    if json_wanted:
+        _print_json(facts)
+    else:
+        _print(state.show(facts, _room()[1]))
+
+
+def _facts(given: dict[str, Any]) -> Facts:
+    from proxy.report import state
+
+    return state.gather(_ledger(given), _confdir(given))
+
+
+# --- agents ---
+
+
+@cli.group()
+def agent() -> None:
+    """Agents that connect with a token, `http://NAME:TOKEN@host:port`."""
+
+
+@agent.command("add")
+@shared("confdir")
+@click.option("--expires", metavar="WHEN", help="When the token ends: 8h, 30d, 2027-01-31.")
+@click.option("--replace", is_flag=True, help="Give an agent that has a token a new one.")
+@click.argument("name")
+@click.pass_obj
+def agent_add(given: dict[str, Any], expires: str | None, replace: bool, name: str) -> None:
+    """Print a new token for agent NAME. It cannot be shown again: only its hash is kept."""
+    from proxy.agents import Agents
+
+    now_ns = time.time_ns()
+    expires_ns = _moment(expires, now_ns, ahead=True) or 0
+    if expires is not None and expires_ns <= now_ns:
+        raise click.BadParameter(f"`{expires}` is over already", param_hint="--expires")
+    click.echo(Agents(_confdir(given)).add(name, now_ns, expires_ns=expires_ns, replace=replace))
+    _say(f"the agent uses HTTPS_PROXY=http://{name}:TOKEN@HOST:PORT; this token is not shown again")
+
+
+@agent.command("list")
+@shared("confdir")
+@as_json
+@click.pass_obj
+def agent_list(given: dict[str, Any], json_wanted: bool) -> None:
+    """List the agents that have a token."""
+    from proxy.agents import Agents
+    from proxy.report import people
+
+    agents = Agents(_confdir(given)).list()
+    if json_wanted:
+        _print_json(people.plain(agents, time.time_ns()))
+    elif agents:
+        _print(people.list_agents(agents, time.time_ns(), *_room()))
+    else:
+        _say("no agent has a token: `borderpost agent add NAME` gives one")
+
+
+@agent.command("remove")
+@shared("confdir")
+@click.argument("name")
+@click.pass_context
+def agent_remove(ctx: click.Context, name: str) -> None:
+    """Take the token of agent NAME away; a running proxy refuses it from the next connection on."""
+    from proxy.agents import Agents
+
+    if not Agents(_confdir(ctx.obj)).remove(name):
+        _complain(f"there is no agent `{name}`: `borderpost agent list` shows them")
+        ctx.exit(1)
+    _say(f"removed `{name}`")
+
+
+# --- rules ---
+
+
+@cli.group()
+def rules() -> None:
+    """Check, test and understand rule files."""
+
+
+@rules.command("check")
+@shared("rules", "mode")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@as_json
+@click.pass_context
+def rules_check(ctx: click.Context, paths: tuple[Path, ...], json_wanted: bool) -> None:
+    """Find what is wrong with rule files. Ends with 1 when they cannot be used.
+
+    \b
+    Examples:
+      borderpost rules check
+      borderpost rules check other/rules shared.yaml
+    """
+    from proxy import rulefiles
+    from proxy.report import checked
+
+    given = paths or ctx.obj.get("rules", ())
+    found: RuleFiles | rulefiles.RulesBroken
+    try:
+        found = rulefiles.read(given, Path.cwd(), ctx.obj.get("mode"))
+    except rulefiles.RulesBroken as error:
+        found = error
+    if json_wanted:
+        _print_json(checked.plain(found))
+    else:
+        _print(checked.show(found, _room()[1]))
+    ctx.exit(0 if isinstance(found, rulefiles.RuleFiles) else 1)
+
+
+@rules.command("test")
+@shared("rules")
+@click.option("--verbose", "-v", is_flag=True, help="Name the tests that pass, too.")
+@as_json
+@click.pass_context
+def rules_test(ctx: click.Context, verbose: bool, json_wanted: bool) -> None:
+    """Run the tests in the rule files. Ends with 1 when one fails."""
+    from proxy.report import tested
+    from rules.cases import run_case
+
+    found = _read_rules(ctx.obj).loaded
+    results = [(case, run_case(found.ruleset, case)) for case in found.cases]
+    if json_wanted:
+        _print_json(tested.plain(results))
+    else:
+        _print(tested.show(results, verbose, *_room()))
+    ctx.exit(0 if all(result.passed for _, result in results) else 1)
+
+
+@rules.command("eval")
+@shared("rules", "agent", "run", "mode")
+@click.argument("request", metavar="REQUEST")
+@click.option("--form", multiple=True, metavar="NAME=VALUE", help="A field of a form body; repeatable.")
+@click.option("--header", multiple=True, metavar="NAME:VALUE", help="A header; repeatable.")
+@click.option(
+    "--json",
+    "json_texts",
+    multiple=True,
+    is_flag=False,
+    flag_value="",
+    metavar="[BODY]",
+    help="A JSON body. Without BODY: print the answer as JSON.",
+)
+@click.pass_context
+def rules_eval(
+    ctx: click.Context, request: str, form: tuple[str, ...], header: tuple[str, ...], json_texts: tuple[str, ...]
+) -> None:
+    """Decide one call, and say why. Nothing is sent; no earlier call counts. Ends with 1 when it is refused.
+
+    \b
+    Examples:
+      borderpost rules eval "GET https://api.stripe.com/v1/charges/ch_1"
+      borderpost rules eval "POST https://api.stripe.com/v1/refunds" --form charge=ch_1 --form amount=500 --agent x
+      borderpost rules eval "POST https://api.example.com/orders" --json '{"total": 5}' --json
+    """
+    from proxy.report import evaluated
+
+    bodies = [text for text in json_texts if text]
+    call = evaluated.call_of(
+        request, forms=form, headers=header, json=bodies, agent=ctx.obj.get("agent"), run=ctx.obj.get("run")
+    )
+    found = evaluated.evaluate(_read_rules(ctx.obj).loaded.ruleset, call, time.time_ns())
+    if "" in json_texts:
+        _print_json(evaluated.plain(found))
+    else:
+        _print(evaluated.show(found, *_room()))
+    ctx.exit(0 if found.decision.action == "allow" else 1)
+
+
+@rules.command("list")
+@shared("rules", "mode")
+@click.option("--tools", is_flag=True, help="The tools, instead of the rules.")
+@as_json
+@click.pass_obj
+def rules_list(given: dict[str, Any], tools: bool, json_wanted: bool) -> None:
+    """List the rules, or the tools, that the rule files define."""
+    from proxy.report import listed
+
+    ruleset = _read_rules(given).loaded.ruleset
+    if json_wanted:
+        _print_json(listed.plain_tools(ruleset) if tools else listed.plain_rules(ruleset))
+    else:
+        _print((listed.show_tools if tools else listed.show_rules)(ruleset, *_room()))
+
+
+@rules.command("explain")
+@click.argument("code", required=False)
+@click.pass_context
+def rules_explain(ctx: click.Context, code: str | None) -> None:
+    """Explain a CODE of a problem in a rule file or of a refusal. Without one, list them all."""
+    from proxy.report import explained
+
+    if code is None:
+        _print(explained.show_all(*_room()))
+        return
+    text = explained.show(code)
+    if text is None:
+        _complain(f"there is no code `{code}`{explained.similar(code)}")
+        ctx.exit(1)
+    _print(text)
+
+
+@rules.command("schema")
+def rules_schema() -> None:
+    """Print the JSON Schema of rule files, for editors."""
+    from rules.schema import schema
+
+    _print_json(schema())
+
+
+# --- the record ---
+
+
+def _moment(text: str | None, now_ns: int, *, ahead: bool = False) -> int | None:
+    from proxy.report.moments import MomentError, read_moment
+
+    if text is None:
+        return None
+    try:
+        return read_moment(text, now_ns, ahead=ahead)
+    except MomentError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def filtered(command: Command) -> Command:
+    """Give a command of `log` the filters, as one argument `filters`."""
+    options = [
+        click.option("--since", metavar="WHEN", help="From then on: 10m, 2h, 3d, 2026-01-31, 2026-01-31T12:00."),
+        click.option("--until", metavar="WHEN", help="Before then."),
+        click.option("--agent", metavar="NAME", help="Of this agent."),
+        click.option("--run", metavar="ID", help="Of this run; the beginning of its id will do."),
+        click.option("--tool", metavar="NAME", help="To this tool."),
+        click.option("--decision", type=click.Choice(DECISIONS), help="Decided so."),
+        click.option("--rule", metavar="ID", help="Determined by this rule, or would be in monitor mode."),
+        click.option("--host", metavar="HOST", help="To this host."),
+        click.option("--status", type=click.IntRange(100, 599), metavar="CODE", help="Answered with this status."),
+    ]
+
+    def gather(ctx: click.Context, /, **arguments: Any) -> Any:
+        from proxy.ledger.query import Filters
+
+        now_ns = time.time_ns()
+        since, until = (_moment(arguments.pop(name), now_ns) for name in ("since", "until"))
+        names = ("agent", "run", "tool", "decision", "rule", "host", "status")
+        wanted = {name: arguments.pop(name) for name in names}
+        return ctx.invoke(command, filters=Filters(since_ns=since, until_ns=until, **wanted), **arguments)
+
+    decorated: Command = functools.update_wrapper(click.pass_context(gather), command)
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
+
+
+@cli.group(cls=DefaultGroup)
+def log() -> None:
+    """What happened. `borderpost log` alone is `borderpost log list`."""
+
+
+@log.command("list")
+@filtered
+@shared("ledger")
+@click.option("-n", "limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@as_json
+@click.pass_obj
+def log_list(given: dict[str, Any], filters: Filters, limit: int, json_wanted: bool) -> None:
+    """List calls, newest first.
+
+    \b
+    Examples:
+      borderpost log --since 1h --decision deny
+      borderpost log list --tool stripe.refund.create -n 5 --json
+    """
+    from proxy.report import calls
+
+    with _reader(given) as reader:
+        rows = reader.list(calls.with_whole_run(reader, filters), limit=limit)
+    if json_wanted:
+        _print_json(rows)
+    elif rows:
+        _print(calls.list_calls(rows, *_room()))
+    else:
+        _say("no calls on record" if filters == type(filters)() else "no calls fit")
+
+
+@log.command("tail")
+@filtered
+@shared("ledger")
+@click.option("-n", "limit", type=click.IntRange(0), default=10, show_default=True, help="Begin with so many.")
+@as_json
+@click.pass_obj
+def log_tail(given: dict[str, Any], filters: Filters, limit: int, json_wanted: bool) -> None:
+    """Follow the calls as they come to their end, until interrupted."""
+    from proxy.report import calls
+
+    with _reader(given) as reader:
+        for rows in calls.follow(reader, filters, limit):
+            if json_wanted:
+                for row in rows:
+                    _print_json(row, line=True)
+            else:
+                _print(calls.tail_calls(rows, *_room()))
+            sys.stdout.flush()
+
+
+@log.command("show")
+@shared("ledger")
+@as_json
+@click.argument("id")
+@click.pass_obj
+def log_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
+    """Show everything about one call: by its ID, the beginning of it, or its number in the list."""
+    from proxy.report import calls
+
+    with _reader(given) as reader:
+        detail = calls.find(reader, id)
+    if json_wanted:
+        _print_json(detail)
+    else:
+        _print(calls.show_call(detail, *_room()))
+
+
+@log.command("stats")
+@filtered
+@shared("ledger")
+@click.option("--by", "groupings", type=click.Choice(GROUPINGS), multiple=True, help="Group by this; repeatable.")
+@as_json
+@click.pass_obj
+def log_stats(given: dict[str, Any], filters: Filters, groupings: tuple[Any, ...], json_wanted: bool) -> None:
+    """Count calls by decision, tool and rule."""
+    from proxy.report import calls
+
+    with _reader(given) as reader:
+        filters = calls.with_whole_run(reader, filters)
+        stats = {by: reader.stats(by, filters) for by in groupings or ("decision", "tool", "rule")}
+    if json_wanted:
+        _print_json(stats)
+    else:
+        _print("\n\n".join("\n".join(calls.list_stats(by, rows, *_room())) for by, rows in stats.items() if rows))
+
+
+def _reader(given: dict[str, Any]) -> LedgerReader:
+    from proxy.ledger.query import LedgerReader
+
+    return LedgerReader.open(_ledger(given))
+
+
+def _check_house() -> str:
+    """What is wrong when another package has been installed over ours: our import names are common words."""
+    home = Path(__file__).parent
+    for name in ("proxy", "rules"):
+        module = importlib.import_module(name)
+        if module.__file__ is None or Path(module.__file__).parent != home / name or not hasattr(module, "BORDERPOST"):
+            return (
+                f"another package has taken the import name `{name}`: install Borderpost in an environment of its own, "
+                "such as with `uv tool install borderpost`"
+            )
+    return ""
+
+
+def main() -> NoReturn:
+    """The entry point."""
+    problem = _check_house()
+    if problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(COULD_NOT)
+    cli.main(prog_name="borderpost")
+
+
+if __name__ == "__main__":
+    main()

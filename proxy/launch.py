@@ -1,0 +1,159 @@
+"""What `run` and `serve` do from start to end: rules, proxy, child or waiting, and an orderly stop.
+
+Everything that can go wrong before the first call is one line: see `proxy.server.Proxy.start` for what it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import shlex
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from proxy import child
+from proxy.confdir import default_ledger_path, reason
+from proxy.ledger.ids import RANDOM_BYTES, new_id
+from proxy.rulefiles import RuleFiles
+from proxy.server import Proxy
+from proxy.settings import DEFAULT_LISTEN, Settings, SettingsError, new_token
+
+type Say = Callable[[str], None]
+"""Takes one line for the person in front of the terminal."""
+
+COUNTED = {"allow": "allowed", "replay": "replayed", "throttle": "throttled", "hold": "held", "deny": "blocked"}
+
+log = logging.getLogger("borderpost")
+
+
+async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say: Say) -> int:
+    """Run `command` behind a proxy of its own. The command's exit code."""
+    child.find_program(command, os.environ)
+    settings = msgspec.structs.replace(settings, run=settings.run or _new_run_id(), token=new_token())
+    async with _started(settings, rules, say) as proxy:
+        host, port = proxy.address
+        url = child.proxy_url(host, port, settings.agent, settings.token)
+        with tempfile.TemporaryDirectory(prefix="borderpost-") as directory:
+            changes = child.prepare(Path(directory), os.environ, url, proxy.ca_path.read_bytes())
+            for line in notes_on_child(settings, rules, os.environ):
+                say(line)
+            code = await child.run(command, changes.applied(os.environ))
+    ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
+    say(f"{summary(proxy.counts)} · log: borderpost log --run {settings.run}{ledger}")
+    return code
+
+
+async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
+    """Run a proxy until SIGINT, SIGTERM or SIGHUP."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as undo:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop.set)
+                undo.callback(loop.remove_signal_handler, number)
+        async with _started(settings, rules, say) as proxy:
+            host, port = proxy.address
+            say(f"listening on {child.proxy_url(host, port)} · {describe(rules)}")
+            say(how_to_reach(msgspec.structs.replace(settings, listen_port=port)))
+            await stop.wait()
+            say("stopping: calls in flight may end")
+    say(summary(proxy.counts))
+
+
+def summary(counts: Mapping[str, int]) -> str:
+    """What became of the calls, in one line: `12 calls · 9 allowed · 2 replayed · 1 blocked`."""
+    total = sum(counts.values())
+    parts = [f"{counts[action]} {word}" for action, word in COUNTED.items() if counts.get(action)]
+    return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *parts])
+
+
+def describe(rules: RuleFiles) -> str:
+    """The rules in force, in a few words: `12 rules and 40 tools of 3 files (monitor)`."""
+    ruleset = rules.loaded.ruleset
+    monitor = " (monitor: nothing is stopped)" if ruleset.mode == "monitor" else ""
+    if not rules.files:
+        return f"no rules{monitor}"
+    files = rules.files[0] if len(rules.files) == 1 else f"{len(rules.files)} files"
+    return f"{len(ruleset.rules)} rules, {len(ruleset.tools)} tools from {files}{monitor}"
+
+
+def how_to_reach(settings: Settings) -> str:
+    """How an agent is pointed at this proxy."""
+    if settings.token_required:
+        ca = settings.confdir / "ca.pem"
+        return f"agents use HTTPS_PROXY=http://NAME:TOKEN@HOST:{settings.listen_port} and trust {ca}"
+    listen = "" if settings.listen == DEFAULT_LISTEN else f" --listen {settings.listen}"
+    return f'in the shell of an agent: eval "$(borderpost env{listen})"'
+
+
+def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[str, str]) -> Iterator[str]:
+    """What the person should know of the child: what it could write, and which proxy is passed over."""
+    places = {
+        "the rules": [Path(file) for file in rules.files],
+        "the ledger": [settings.ledger],
+        "the keys": [settings.confdir],
+    }
+    writable = [what for what, paths in places.items() if any(os.access(path, os.W_OK) for path in paths)]
+    if writable:
+        yield f"the command runs as you and could write {_listed(writable)}: this guards against mistakes, not malice"
+    upstream = next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), None)
+    if upstream:
+        yield f"{upstream} is set but not used: upstreams are reached directly"
+
+
+@contextlib.asynccontextmanager
+async def _started(settings: Settings, rules: RuleFiles, say: Say) -> AsyncIterator[Proxy]:
+    """A proxy that runs within the block."""
+    with _log_to(say):
+        proxy = Proxy(settings, rules)
+        try:
+            await proxy.start()
+        except OSError as error:
+            raise _cannot_start(settings, error) from error
+        try:
+            yield proxy
+        finally:
+            await proxy.stop()
+
+
+def _cannot_start(settings: Settings, error: OSError) -> SettingsError:
+    """The line for an address that cannot be had, or for whatever else the system refuses."""
+    if error.errno == errno.EADDRINUSE:
+        return SettingsError(f"`{settings.listen}` is in use: choose another address with `--listen HOST:PORT`")
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and error.filename is None:
+        return SettingsError(f"cannot listen on `{settings.listen}`: {reason(error)}; choose another with `--listen`")
+    return SettingsError(f"cannot start: {reason(error)}" + (f": `{error.filename}`" if error.filename else ""))
+
+
+@contextlib.contextmanager
+def _log_to(say: Say) -> Iterator[None]:
+    """Within the block, what the proxy logs goes to `say`."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage())
+
+    handler = Handler()
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+def _new_run_id() -> str:
+    return new_id(time.time_ns(), secrets.token_bytes(RANDOM_BYTES), "r")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

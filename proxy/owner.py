@@ -1,0 +1,46 @@
+"""Whether a proxy owns a ledger now, asked without disturbing it. The lock itself is `proxy.ledger.store`'s."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The process that owns a ledger: its id, and the command it gave, such as `borderpost serve`."""
+
+    pid: int
+    command: str
+
+
+def owner_of(ledger: Path) -> Owner | None:
+    """The process that owns `ledger`, or None when there is none."""
+    try:
+        lock = os.open(ledger.with_name(ledger.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        pid, _, command = os.pread(lock, 1024, 0).decode("utf-8", "replace").strip().partition(" ")
+        # The name of a dead process stays in the file. Only a living one is asked for its lock, so that asking
+        # cannot be in the way of one that is about to take it.
+        if not (pid.isascii() and pid.isdigit() and _lives(int(pid))):
+            return None
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Owner(int(pid), command)
+    finally:
+        os.close(lock)
+    return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True

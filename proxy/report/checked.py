@@ -1,0 +1,72 @@
+"""The result of `rules check`: every problem with its line, and one line that sums up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from proxy.report.terminal import Style, paint
+from proxy.rulefiles import RuleFiles, RulesBroken
+from rules.problems import Problem
+
+
+def show(found: RuleFiles | RulesBroken, colour: bool) -> list[str]:
+    """The problems or warnings, painted, then the sum."""
+    lines: list[str] = []
+    rendered = found.rendered() if isinstance(found, RulesBroken) else found.warnings()
+    for line in rendered.splitlines():
+        head, bracket, rest = line.partition("[")
+        level = {"error": "red", "warning": "yellow"}.get(head) if bracket else None
+        lines.append(paint(head, "red" if level == "red" else "yellow", colour) + bracket + rest if level else line)
+    return [*lines, "", _sum(found, colour)] if lines else [_sum(found, colour)]
+
+
+def plain(found: RuleFiles | RulesBroken) -> dict[str, object]:
+    """What `rules check --json` prints."""
+    if isinstance(found, RulesBroken):
+        return {"ok": False, "files": sorted(found.texts), "problems": _plain(found.problems, "error")}
+    ruleset = found.loaded.ruleset
+    return {
+        "ok": True,
+        "files": sorted(found.files),
+        "problems": _plain(found.loaded.warnings, "warning"),
+        "rules": len(ruleset.rules),
+        "tools": len(ruleset.tools),
+        "tests": len(found.loaded.cases),
+        "digest": ruleset.digest,
+    }
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 rule`, `2 rules`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _sum(found: RuleFiles | RulesBroken, colour: bool) -> str:
+    style: Style = "green"
+    if isinstance(found, RulesBroken):
+        files = len({problem.mark.file for problem in found.problems})
+        style, text = "red", f"{counted(len(found.problems), 'problem')} in {counted(files, 'file')}"
+    else:
+        loaded = found.loaded
+        parts = [(loaded.ruleset.rules, "rule"), (loaded.ruleset.tools, "tool"), (loaded.cases, "test")]
+        text = f"{counted(len(found.files), 'file')}: {', '.join(counted(len(what), noun) for what, noun in parts)}"
+        if loaded.warnings:
+            style, text = "yellow", f"{text}, {counted(len(loaded.warnings), 'warning')}"
+        else:
+            text += ", no problems"
+    return paint(text, style, colour)
+
+
+def _plain(problems: Sequence[Problem], level: str) -> list[dict[str, object]]:
+    return [
+        {
+            "level": level,
+            "code": problem.code,
+            "message": problem.message,
+            "file": problem.mark.file,
+            "line": problem.mark.line,
+            "col": problem.mark.col,
+            "help": problem.help,
+        }
+        for problem in problems
+    ]

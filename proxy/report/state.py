@@ -1,0 +1,87 @@
+"""`status` as people read it: is a proxy running, what is in force, where does the ledger stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proxy.agents import Agents
+from proxy.owner import owner_of
+from proxy.report.moments import show_size
+from proxy.report.terminal import Style, paint, visible
+
+if TYPE_CHECKING:
+    from proxy.ledger.query import Status
+
+WORDS = {"allow": "allowed", "replay": "replayed", "throttle": "throttled", "hold": "held", "deny": "blocked"}
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What `status --json` prints. `ledger` is None where nothing was recorded yet.
+
+    `pid`, `command` and `listen` are of the running proxy, if there is one.
+    """
+
+    running: bool
+    pid: int | None
+    command: str
+    listen: str
+    ledger: Status | None
+    ledger_path: str
+    confdir: str
+    agents: int
+
+
+def gather(ledger: Path, confdir: Path) -> Facts:
+    """Look at the ledger, at who owns it, and at the agents. Changes nothing."""
+    owner = owner_of(ledger)
+    status = None
+    if ledger.exists():
+        from proxy.ledger.query import LedgerReader
+
+        with LedgerReader.open(ledger) as reader:
+            status = reader.status()
+    return Facts(
+        running=owner is not None,
+        pid=owner.pid if owner else None,
+        command=owner.command if owner else "",
+        listen=str(status.boot.get("listen", "")) if owner and status and status.boot else "",
+        ledger=status,
+        ledger_path=str(ledger),
+        confdir=str(confdir),
+        agents=len(Agents(confdir).list()),
+    )
+
+
+def show(facts: Facts, colour: bool) -> Sequence[str]:
+    """The facts as lines."""
+    lines: list[tuple[str, str, Style]] = []
+    if facts.running:
+        where = f", listening on {facts.listen}" if facts.listen else ""
+        lines.append(("proxy", f"running: {facts.command}, process {facts.pid}{where}", "green"))
+    else:
+        lines.append(("proxy", "not running", "yellow"))
+    status = facts.ledger
+    if status is not None and status.ruleset is not None:
+        rules = status.ruleset
+        mode = f", mode {rules.mode}" if rules.mode != "enforce" else ""
+        count = f"{rules.rules} rules, {rules.tools} tools from {', '.join(rules.files) or 'no file'}{mode}"
+        lines.append(("rules", count, ""))
+        lines.append(("", f"in force since {status.ruleset_at}, digest {rules.digest[:12]}", "dim"))
+    if status is not None and status.problem:
+        lines.append(("problem", f"reload failed at {status.problem_at}: {status.problem}", "red"))
+    if status is None:
+        lines.append(("ledger", f"{facts.ledger_path}: nothing recorded yet", ""))
+    else:
+        lines.append(("ledger", f"{status.path}: {show_size(status.size_bytes)}, {status.entries} entries", ""))
+        total = sum(status.totals.values())
+        parts = [f"{status.totals[action]} {word}" for action, word in WORDS.items() if status.totals.get(action)]
+        lines.append(("calls", " · ".join([f"{total} on record", *parts]), ""))
+        if status.last_at:
+            lines.append(("", f"last entry {status.last_at}", "dim"))
+    lines.append(("agents", f"{facts.agents} with a token" if facts.agents else "none with a token", ""))
+    lines.append(("confdir", facts.confdir, ""))
+    return [f"{paint(f'{name:<9}', 'dim', colour)}{paint(visible(text), style, colour)}" for name, text, style in lines]
