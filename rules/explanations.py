@@ -1,6 +1,6 @@
 """What each code of a problem means: why it is refused, a file that has it, and the same file mended.
 
-The examples are whole files but for `version: 1`; tests load every one of them.
+The examples are whole files but for `version: 1`, or several with their names; tests load every one of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
     ),
     "yaml-alias": (
         "Anchors (`&name`) and aliases (`*name`) are not part of rule files: what a rule says stands in the rule. Name "
-        "an operation once under `tools` and refer to it by name instead. A text that starts with `*` has to be quoted.",
+        "an operation once under `tools` and refer to it by name. A text that starts with `*` has to be quoted.",
         "rules: [{id: reports, agent: *reporter, match: GET https://files.example.com/**, allow: true}]",
         'rules: [{id: reports, agent: "*reporter", match: GET https://files.example.com/**, allow: true}]',
     ),
@@ -70,10 +70,261 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         'tools: {"7": GET https://files.example.com/**}',
     ),
     "empty-file": (
-        "The file says nothing. That happens when a file is read while it is being written, so it is not taken for a "
-        "rule set without rules: write `rules: []` if that is what is meant.",
-        "",
+        "The file says nothing but perhaps its version. That happens when a file is read while it is being written, so "
+        "it is not taken for a rule set without rules: write `rules: []` if that is what is meant.",
+        "# rules will follow",
         "rules: []",
+    ),
+    "version": (
+        "Every rule file says which version of the language it is written in, so that a later program never reads"
+        " an old file in a new way. There is one version so far.",
+        "version: 2\nrules: []",
+        "version: 1\nrules: []",
+    ),
+    "unknown-key": (
+        "A mapping holds a word that is not known there. Nothing is skipped: a guard that is misspelt would guard"
+        " nothing.",
+        "rules: [{id: files, match: GET https://files.example.com/**, alow: true}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true}]",
+    ),
+    "missing-key": (
+        "A word is missing that has to be there: the `id` of a rule, the `match` of a tool, the `request` of a match.",
+        "rules: [{match: GET https://files.example.com/**, allow: true}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true}]",
+    ),
+    "wrong-type": (
+        "A value has another type than its key takes. Numbers and `true` are not taken for text: quote what is "
+        "meant as text.",
+        "rules: [{id: 7, match: GET https://files.example.com/**, allow: true}]",
+        'rules: [{id: "7", match: GET https://files.example.com/**, allow: true}]',
+    ),
+    "empty": (
+        "A list or text is empty. It could mean nothing or everything, so it has to be filled or removed.",
+        "rules: [{id: files, agent: [], match: GET https://files.example.com/**, allow: true}]",
+        "rules: [{id: files, agent: [clerk], match: GET https://files.example.com/**, allow: true}]",
+    ),
+    "choice": (
+        "The value is not one of the words that may stand there.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, mode: watch}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, mode: monitor}]",
+    ),
+    "name": (
+        "The id of a rule and the name of a tool stand in refusals, headers and the ledger, so they consist of "
+        "letters, digits, `.`, `_` and `-`, start with a letter or digit, and have at most 80 characters.",
+        "rules: [{id: all files, match: GET https://files.example.com/**, allow: true}]",
+        "rules: [{id: all-files, match: GET https://files.example.com/**, allow: true}]",
+    ),
+    "size": (
+        "A size is a whole number and a unit: B, kB, MB, GB count in thousands, KiB, MiB, GiB in 1024s. A cap is "
+        "at most 256MiB.",
+        "tools: {upload: {match: PUT https://files.example.com/**, cap: 32}}",
+        "tools: {upload: {match: PUT https://files.example.com/**, cap: 32MiB}}",
+    ),
+    "not-supported": (
+        "The word belongs to the language, but this version does not support it. It is refused, not skipped: a "
+        "rule that relies on it would mean something else without it.",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, budget: {sum: body.amount, max: 500, per: 24h}}]",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, where: {body.amount: {lte: 500}}, allow: true, throttle: 1/d}]",
+    ),
+    "unknown-tool": (
+        "A rule refers to a tool that no file and no used pack defines, or to a glob that matches none. Such a "
+        "rule would never apply, and nobody would notice.",
+        "tools: {files.read: GET https://files.example.com/**}\nrules: [{id: files, tool: files.raed, allow: true}]",
+        "tools: {files.read: GET https://files.example.com/**}\nrules: [{id: files, tool: files.read, allow: true}]",
+    ),
+    "unknown-pack": (
+        "`use` names a pack that is not shipped. Packs bring the tools of an API; their rules are examples, which"
+        " `borderpost init --pack NAME` copies.",
+        "use: [strype]\nrules: []",
+        "use: [stripe]\nrules: []",
+    ),
+    "unknown-path-name": (
+        "A condition or a key reads `path.NAME`, but no pattern of the rule captures `{NAME}`. In a deny that "
+        "would never refuse, in an allow never allow.",
+        'rules: [{id: ours, match: "GET https://git.example.com/{owner}/**", where: {path.user: {eq: acme}}, '
+        "allow: true}]",
+        'rules: [{id: ours, match: "GET https://git.example.com/{owner}/**", where: {path.owner: {eq: '
+        "acme}}, allow: true}]",
+    ),
+    "duplicate-id": (
+        "Two rules have the same id, perhaps in two files. Refusals and the ledger name rules by their ids.",
+        "rules:\n"
+        "  - {id: files, match: GET https://files.example.com/**, allow: true}\n"
+        "  - {id: files, match: PUT https://files.example.com/**, deny: Read only.}",
+        "rules:\n"
+        "  - {id: files, match: GET https://files.example.com/**, allow: true}\n"
+        "  - {id: files-stay, match: PUT https://files.example.com/**, deny: Read only.}",
+    ),
+    "duplicate-tool": (
+        "Two tools have the same name, perhaps in two files or in a pack. A name means one thing.",
+        "use: [stripe]\ntools: {stripe.refund.create: POST https://pay.example.com/refunds}",
+        "use: [stripe]\ntools: {pay.refund.create: POST https://pay.example.com/refunds}",
+    ),
+    "equal-tools": (
+        "Two tools have the same pattern and the same conditions, and a method in common: nothing decides which "
+        "of them names such a call. Keep one, or tell them apart by `where`.",
+        "tools:\n  files.read: GET https://files.example.com/**\n  files.get: GET https://files.example.com/**",
+        "tools:\n  files.read: GET https://files.example.com/**\n  files.list: GET https://files.example.com/",
+    ),
+    "conflicting-modes": (
+        "Two files say different modes for the whole. The order of files never matters, so neither wins. A rule "
+        "may have a `mode` of its own.",
+        "# a.yaml\nmode: enforce\n# b.yaml\nmode: monitor",
+        "# a.yaml\nmode: enforce\n# b.yaml\nrules: []",
+    ),
+    "no-verb": (
+        "The rule says which calls, but not what may happen to them. It needs `allow: true`, `deny`, or a guard.",
+        "rules: [{id: files, match: GET https://files.example.com/**}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true}]",
+    ),
+    "conflicting-verbs": (
+        "A rule allows and denies the same calls, or denies calls that it also guards. A deny always wins, so the"
+        " other verb would never count. Exceptions to a deny stand in its `unless`.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, deny: Not at night.}]",
+        "rules:\n"
+        "  - {id: files, match: GET https://files.example.com/**, allow: true}\n"
+        "  - {id: files-at-night, match: GET https://files.example.com/**, unless: {agent: owl}, deny: Not "
+        "at night.}",
+    ),
+    "tool-and-match": (
+        "A rule says both `tool` and `match`. Calls of either, or of both? Name the calls as a tool, or describe "
+        "them in the rule.",
+        "tools: {files.read: GET https://files.example.com/**}\n"
+        "rules: [{id: files, tool: files.read, match: GET https://files.example.com/a, allow: true}]",
+        "tools: {files.read: GET https://files.example.com/**}\nrules: [{id: files, tool: files.read, allow: true}]",
+    ),
+    "allow-without-target": (
+        "An allow without `tool` and `match` would let every call out. Denies and guards may cover every call; an"
+        " allow says which.",
+        "rules: [{id: trusted, agent: janitor, allow: true}]",
+        'rules: [{id: trusted, agent: janitor, match: ["https://**", "http://**"], allow: true, throttle: 60/min}]',
+    ),
+    "pattern": (
+        "A pattern is `METHOD[|METHOD] scheme://host[:port]/path`. Without a method it is any; `{name}` is one "
+        "segment of the path or one label of the host, `*` a part of a segment, `**` any number of segments or, "
+        "as the host, any host.",
+        "tools: {files.read: get files.example.com/**}",
+        "tools: {files.read: GET https://files.example.com/**}",
+    ),
+    "field": (
+        "A field is `path.NAME`, `query.NAME`, `header.NAME`, `body.NAME` and so on (`body.to[].email` for every "
+        "element of a list), or one of agent, run, tool, host, method, credential.",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, where: {amount: {lte: 500}}, allow: true, dedupe: 24h}]",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, where: {body.amount: {lte: 500}}, allow: true, dedupe: 24h}]",
+    ),
+    "where": (
+        "A condition maps fields to operators: eq, ne, in, not_in, lt, lte, gt, gte, matches, prefix, glob, "
+        "exists, cidr. `all`, `any` and `not` combine conditions.",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, where: {body.amount: {max: 500}}, allow: true, dedupe: 24h}]",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, where: {body.amount: {lte: 500}}, allow: true, dedupe: 24h}]",
+    ),
+    "regex": (
+        "`matches` takes a regular expression in the dialect of Rust's regex crate, which always finishes in "
+        "linear time. It has no look-around and no backreferences. The whole value has to match.",
+        'tools: {files.read: "GET https://files.example.com/{name}"}\n'
+        'rules: [{id: files, tool: files.read, where: {path.name: {matches: "(?!secret).*"}}, allow: true}]',
+        'tools: {files.read: "GET https://files.example.com/{name}"}\n'
+        "rules: [{id: files, tool: files.read, where: {not: {path.name: {prefix: secret}}}, allow: true}]",
+    ),
+    "during": (
+        "`during` names days, hours or both, and always a time zone: 9 o'clock is not the same moment everywhere.",
+        "rules: [{id: files, match: GET https://files.example.com/**, during: {days: mon-fri}, allow: true}]",
+        'rules: [{id: files, match: GET https://files.example.com/**, during: {days: mon-fri, from: "09:00", '
+        'to: "17:30", zone: Europe/Berlin}, allow: true}]',
+    ),
+    "duration": (
+        "A duration is a whole number and a unit: `500ms`, `30s`, `10m`, `24h`, `7d`.",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, dedupe: 24}]",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, dedupe: 24h}]",
+    ),
+    "rate": (
+        "A rate is a whole number and a unit of time: `5/s`, `10/min`, `100/h`, `1000/d`. `rate: 3` with `per: "
+        "8s` says any other time.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 10}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 10/min}]",
+    ),
+    "throttle": (
+        "A throttle has one limit: `rate`, never more than so many in any stretch of time, or `pace`, evenly spaced.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {by: agent}}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
+        "by: agent}}]",
+    ),
+    "conflict": (
+        "Two words stand side by side that belong to different limits: `per` belongs to `rate`, `burst` to `pace`.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
+        "burst: 3}}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {pace: 10/min, "
+        "burst: 3}}]",
+    ),
+    "burst": (
+        "`burst` is how many calls may come at once after a rest: a whole number, at least 1.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {pace: 10/min, "
+        "burst: 0}}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {pace: 10/min, "
+        "burst: 3}}]",
+    ),
+    "repeated": (
+        "A field stands twice in a list of fields. Once says the same.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
+        "by: [agent, agent]}}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
+        "by: [agent, host]}}]",
+    ),
+    "method": (
+        "`methods` of a dedupe lists the methods of HTTP that it covers besides POST.",
+        "tools: {rename: PUT https://files.example.com/**}\n"
+        "rules: [{id: rename, tool: rename, allow: true, dedupe: {methods: [POT]}}]",
+        "tools: {rename: PUT https://files.example.com/**}\n"
+        "rules: [{id: rename, tool: rename, allow: true, dedupe: {methods: [PUT]}}]",
+    ),
+    "until": (
+        "`until` of a dedupe names one tool, whose success ends the claim before its window does.",
+        "tools: {open: POST https://shop.example.com/open, close: POST https://shop.example.com/close}\n"
+        "rules: [{id: open, tool: [open, close], allow: true, dedupe: {until: [close]}}]",
+        "tools: {open: POST https://shop.example.com/open, close: POST https://shop.example.com/close}\n"
+        "rules: [{id: open, tool: [open, close], allow: true, dedupe: {until: close}}]",
+    ),
+    "unlimited-writes": (
+        "A warning. The rule allows calls that change something, and no dedupe and no throttle counts them: an "
+        "agent that loops repeats them without end. A tool whose POSTs only read can say `effect: read`.",
+        "rules: [{id: mail, match: POST https://mail.example.com/send, allow: true}]",
+        "rules: [{id: mail, match: POST https://mail.example.com/send, allow: true, dedupe: 24h, throttle: 50/h}]",
+    ),
+    "broad-allow": (
+        "A warning. The rule allows calls that change something, to any host, without a condition and without a "
+        "guard. Whatever the agent has read can leave through it.",
+        'rules: [{id: web, match: "https://**", allow: true}]',
+        'rules: [{id: web, match: "GET|HEAD https://**", allow: true}]',
+    ),
+    "idle-dedupe": (
+        "A warning. A dedupe covers the writes by POST, and those by the methods under `methods`. None of the "
+        "rule's calls is one of these, so the dedupe does nothing.",
+        "rules: [{id: files, match: PUT https://files.example.com/**, allow: true, dedupe: 1h}]",
+        "rules: [{id: files, match: PUT https://files.example.com/**, allow: true, dedupe: {window: 1h, "
+        "methods: [PUT]}}]",
+    ),
+    "approximate-rate": (
+        "A warning. Up to 1000 calls a window, each has its own time stamp. Above that the window is counted in "
+        "slices: never more is let through than the rule says, but a place becomes free up to 1 % of the window "
+        "late.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 5000/h}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 1000/h}]",
+    ),
+    "chosen-key": (
+        "A warning. The throttle counts by a value that the agent chooses freely; with another value it has "
+        "another quota. Let a second rule throttle the same calls by agent, or by nothing.",
+        "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
+        "by: body.channel}}]",
+        "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
+        "by: agent}}]",
     ),
 }
 

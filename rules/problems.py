@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -49,9 +50,9 @@ def render(problem: Problem, text: str, level: Literal["error", "warning"] = "er
     The result holds no control characters, whatever the file holds, and does not end with a line break.
     """
     mark = problem.mark
-    lines = LINE_BREAK.split(text)
+    lines = _lines(text)
     line = lines[mark.line - 1] if mark.line <= len(lines) else ""
-    start = max(0, mark.col - SHOWN) if len(line) > SHOWN else 0
+    start = max(0, mark.col - SHOWN * 2 // 3) if len(line) > SHOWN else 0
     shown = _visible(line[start : start + SHOWN])
     shown = ("..." if start else "") + shown + ("..." if len(line) > start + SHOWN else "")
     before = shown[: mark.col - 1 - start + (3 if start else 0)]
@@ -66,6 +67,11 @@ def render(problem: Problem, text: str, level: Literal["error", "warning"] = "er
     if problem.help:
         out += [f"{' ' * gutter} |", f"help: {_visible(problem.help)}"]
     return "\n".join(out)
+
+
+@lru_cache(maxsize=8)
+def _lines(text: str) -> list[str]:
+    return LINE_BREAK.split(text)
 
 
 def _visible(text: str) -> str:

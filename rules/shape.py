@@ -29,7 +29,7 @@ class Report:
     def keys(self, node: Node, what: str, known: Collection[str], later: Collection[str] = ()) -> dict[str, Node]:
         """The values of the map `node` by key, without the keys that are not `known`. `what` names it: "a rule"."""
         if node.kind != "map":
-            self.wrong_type(node, what, "a mapping")
+            self.wrong_type(node, what, "a mapping", f"its keys are {', '.join(known)}")
             return {}
         values: dict[str, Node] = {}
         for key, value in node.entries:
@@ -38,7 +38,7 @@ class Report:
                 values[name] = value
             elif name in later:
                 message = f"`{name}` is not supported by this version"
-                self.add("not-supported", message, key, "remove it; what it would narrow has to be narrowed otherwise")
+                self.add("not-supported", message, key, "remove it, and mind what the file says without it")
             else:
                 close = suggest(name, [*known, *later]) or f"its keys are {', '.join(known)}"
                 self.add("unknown-key", f"`{name}` is not a key of {what}", key, close)
@@ -81,21 +81,15 @@ class Report:
         return None
 
     def wrong_type(self, node: Node, what: str, wanted: str, help: str = "") -> None:
-        self.add("wrong-type", f"{what} has to be {wanted}, not {describe(node)}", node, help)
+        if node.kind == "scalar" and node.scalar is None:
+            self.add("wrong-type", f"{what} is empty: it has to be {wanted}", node, help)
+        else:
+            self.add("wrong-type", f"{what} has to be {wanted}, not {_describe(node)}", node, help)
 
 
-def describe(node: Node) -> str:
-    """What `node` is, in words for a message."""
-    match node.scalar:
-        case None if node.kind == "map":
-            return "a mapping"
-        case None if node.kind == "list":
-            return "a list"
-        case None:
-            return "empty"
-        case bool():
-            return f"`{str(node.scalar).lower()}`"
-        case str():
-            return "a text"
-        case _:
-            return f"the number `{node.scalar}`"
+def _describe(node: Node) -> str:
+    if node.kind != "scalar":
+        return "a mapping" if node.kind == "map" else "a list"
+    if isinstance(node.scalar, str):
+        return "a text"
+    return f"`{str(node.scalar).lower()}`" if isinstance(node.scalar, bool) else f"the number `{node.scalar}`"

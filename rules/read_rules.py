@@ -1,0 +1,177 @@
+"""From the `rules:` of a rule file to rules: what may happen to calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import cast
+
+from rules.during import parse_during
+from rules.guard import Guard
+from rules.guards import GUARDS
+from rules.known_tools import KnownTools
+from rules.read_tools import NAME_HELP, read_matches
+from rules.ruleset import Match, Mode, Rule, Selector
+from rules.shape import Report
+from rules.suggest import suggest
+from rules.vocabulary import LATER, MODES, NAME, RULE, SELECT
+from rules.where import parse_where
+from rules.yamltree import Node
+
+NO_REASON = "This is not permitted."
+"""What the agent reads when a rule says only `deny: true`."""
+
+
+def read_rule(node: Node, known: KnownTools, report: Report) -> Rule | None:
+    """The rule that `node` says, or None when something is wrong with it, which is in the report."""
+    before = len(report.problems)
+    found = report.keys(node, "a rule", (*RULE, *GUARDS), LATER["rule"])
+    if node.kind != "map":
+        return None
+    rule_id = _id(node, found, report)
+    select = _select(found, known, report)
+    unless = _unless(found["unless"], known, report) if "unless" in found else None
+    deny = _deny(found["deny"], report) if "deny" in found else None
+    mode = report.choice(found["mode"], "`mode`", MODES) if "mode" in found else "enforce"
+    guards = [report.attempt(partial(GUARDS[verb].parse, found[verb], rule_id)) for verb in GUARDS if verb in found]
+    for guard in guards:
+        _check_until(guard, found, known, report)
+    _check_verbs(node, found, rule_id, report)
+    if len(report.problems) > before:
+        return None
+    rule = Rule(
+        id=rule_id,
+        select=select,
+        unless=unless,
+        allow="allow" in found,
+        deny=deny,
+        guards=tuple(sorted((guard for guard in guards if guard), key=lambda guard: (guard.stage, guard.verb))),
+        mode=cast(Mode, mode),
+        source=f"{node.mark.file}:{node.mark.line}",
+    )
+    _check_path_names(rule, found, known, report)
+    return rule if len(report.problems) == before else None
+
+
+def _id(node: Node, found: dict[str, Node], report: Report) -> str:
+    if "id" not in found:
+        report.add(
+            "missing-key", "the rule has no `id`", node, "give it a name: it stands in refusals and in the ledger"
+        )
+        return ""
+    text = report.text(found["id"], "`id`")
+    if text is not None and not re.fullmatch(NAME, text):
+        report.add("name", f"`{text}` can not be the id of a rule", found["id"], NAME_HELP)
+    return text or ""
+
+
+def _select(found: dict[str, Node], known: KnownTools, report: Report) -> Selector:
+    """The selector of a rule or of `unless`, from the values of its keys."""
+    tools: frozenset[str] | None = None
+    if "tool" in found:
+        texts = report.texts(found["tool"], "`tool`")
+        tools = frozenset[str]().union(*(known.named(text, node, report) for text, node in texts))
+    if "tool" in found and "match" in found:
+        mend = "use one: `tool` names calls, `match` describes them; `where` narrows both"
+        report.add("tool-and-match", "`tool` and `match` stand side by side", found["match"], mend)
+    where, during = found.get("where"), found.get("during")
+    return Selector(
+        tools=tools,
+        matches=read_matches(found["match"], report) if "match" in found else None,
+        agents=_globs(found, "agent", report),
+        runs=_globs(found, "run", report),
+        where=report.attempt(lambda: parse_where(where)) if where is not None else None,
+        during=report.attempt(lambda: parse_during(during)) if during is not None else None,
+    )
+
+
+def _globs(found: dict[str, Node], key: str, report: Report) -> tuple[str, ...] | None:
+    return tuple(text for text, _ in report.texts(found[key], f"`{key}`")) if key in found else None
+
+
+def _unless(node: Node, known: KnownTools, report: Report) -> Selector | None:
+    found = report.keys(node, "`unless`", SELECT, LATER["selector"])
+    if node.kind == "map" and not node.entries:
+        report.add("empty", "`unless` is empty", node, "write what the rule does not apply to, or remove it")
+    return _select(found, known, report)
+
+
+def _deny(node: Node, report: Report) -> str | None:
+    if node.scalar is True:
+        return NO_REASON
+    if node.scalar is False:
+        report.add("wrong-type", "`deny: false` says nothing", node, "remove it; `allow: true` permits")
+        return None
+    return report.text(node, "`deny`")
+
+
+def _check_verbs(node: Node, found: dict[str, Node], rule_id: str, report: Report) -> None:
+    verbs = [verb for verb in GUARDS if verb in found]
+    if "allow" in found and found["allow"].scalar is not True:
+        if found["allow"].scalar is False:
+            mend = 'write `deny: "the reason"` to refuse, or remove it: nothing is allowed by default'
+            report.add("wrong-type", "`allow: false` says nothing", found["allow"], mend)
+        else:
+            report.wrong_type(found["allow"], "`allow`", "`true`", "write `allow: true`")
+    if "deny" in found and "allow" in found:
+        report.add("conflicting-verbs", "a rule can not both allow and deny", found["deny"], "make two rules of it")
+    elif "deny" in found and verbs:
+        message = f"`{verbs[0]}` never counts: the rule denies the same calls"
+        report.add("conflicting-verbs", message, found[verbs[0]], "make two rules of it")
+    written = {str(key.scalar) for key, _ in node.entries}
+    if not written & {"allow", "deny", *GUARDS, *LATER["rule"]} - {"after"} and written <= {*RULE, *LATER["rule"]}:
+        shown = f"the rule `{rule_id}`" if rule_id else "the rule"
+        mend = f'add `allow: true`, `deny: "the reason"` or a guard ({", ".join(sorted(GUARDS))})'
+        report.add("no-verb", f"{shown} does nothing: it has no verb", node, mend)
+    if "allow" in found and not {"tool", "match"} & written:
+        mend = "add `tool` or `match`: a deny or a guard may cover every call, an allow says which"
+        report.add("allow-without-target", "the rule allows, but does not say what", found["allow"], mend)
+
+
+def _check_path_names(rule: Rule, found: dict[str, Node], known: KnownTools, report: Report) -> None:
+    """`path.x` has to be captured by some pattern of the rule: else a bound on it never holds, or always."""
+    selected = (rule.select.tools or frozenset()) | ((rule.unless and rule.unless.tools) or frozenset())
+    if any(known.tools[name] is None for name in selected):
+        return  # what a broken definition captures is not known
+    own = _names(rule.select, known)
+    read = [(found[key], own) for key in ("where", *GUARDS) if key in found]
+    if rule.unless and "unless" in found:
+        read.append((found["unless"], own | _names(rule.unless, known)))
+    for node, names in read:
+        for text in _texts(node):
+            for name in _PATH_NAME.findall(text.scalar) if isinstance(text.scalar, str) else ():
+                if name not in names:
+                    captured = ", ".join(f"`{{{each}}}`" for each in sorted(names)) or "no name"
+                    message = f"`path.{name}` is never set: the patterns of this rule capture {captured}"
+                    report.add("unknown-path-name", message, text, suggest(name, names))
+
+
+_PATH_NAME = re.compile(r"(?:^|\|\s*)path\.([A-Za-z0-9_$@-]+)(?=\s*(?:\||$))")
+
+
+def _check_until(guard: Guard | None, found: dict[str, Node], known: KnownTools, report: Report) -> None:
+    """A claim that ends with a tool which does not exist would never end early, and nobody would notice."""
+    until = found[guard.verb].get("until") if guard is not None else None
+    if until is None or not isinstance(until.scalar, str):
+        return
+    if "*" in until.scalar:
+        report.add("until", "`until` names one tool, not several", until, "write the tool whose success ends the claim")
+    else:
+        known.named(until.scalar, until, report)
+
+
+def _names(select: Selector, known: KnownTools) -> set[str]:
+    matches: list[Match] = list(select.matches or ())
+    for tool in sorted(select.tools or ()):
+        definition = known.tools[tool]
+        matches.extend(definition.matches if definition else ())
+    return {name for match in matches for name in match.pattern.names}
+
+
+def _texts(node: Node) -> Iterator[Node]:
+    """Every key and every scalar inside `node`."""
+    if node.kind == "scalar":
+        yield node
+    for inside in (*node.items, *(each for entry in node.entries for each in entry)):
+        yield from _texts(inside)

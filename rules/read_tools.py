@@ -1,0 +1,118 @@
+"""From the `tools:` of a rule file to tools: what a call is."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+from rules.fields import parse_field
+from rules.pattern import parse_pattern
+from rules.ruleset import BODY_CAP_BYTES, DeclaredBody, Effect, Match, Tool
+from rules.shape import Report
+from rules.suggest import listing, suggest
+from rules.vocabulary import BODIES, EFFECTS, LATER, MATCH, NAME, SIZE, TOOL
+from rules.where import parse_where
+from rules.yamltree import Node
+
+CAP_LIMIT_BYTES = 256 * 1024 * 1024
+"""All bodies in memory together may take this much, so one may not take more."""
+
+_UNITS_BYTES = {
+    "B": 1,
+    "kB": 1000,
+    "KB": 1000,
+    "KiB": 1024,
+    "MB": 1000**2,
+    "MiB": 1024**2,
+    "GB": 1000**3,
+    "GiB": 1024**3,
+}
+_WHAT_ONLY = frozenset({"agent", "run", "tool", "credential"})
+"""Places that a match may not read: a match says what a call is, not who makes it."""
+
+
+def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
+    """The tool `name`, or None when something is wrong with it, which is in the report."""
+    before = len(report.problems)
+    text = str(name.scalar)
+    if not re.fullmatch(NAME, text):
+        report.add("name", f"`{text}` can not be the name of a tool", name, NAME_HELP)
+    found = {"match": value}
+    if value.kind == "map":
+        found = report.keys(value, "a tool", TOOL, LATER["tool"])
+        if "match" not in found:
+            misplaced = any(key.scalar in MATCH for key, _ in value.entries)
+            mend = "put `request` and `where` under `match`" if misplaced else "write `match: METHOD https://host/path`"
+            report.add("missing-key", f"the tool `{text}` has no `match`", name, mend)
+    matches = read_matches(found["match"], report) if "match" in found else ()
+    effect = report.choice(found["effect"], "`effect`", EFFECTS) if "effect" in found else None
+    body = report.choice(found["body"], "`body`", BODIES) if "body" in found else None
+    credential = _credential(found["credential"], report) if "credential" in found else ""
+    cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
+    if len(report.problems) > before:
+        return None
+    return Tool(
+        name=text,
+        matches=matches,
+        effect=cast(Effect | None, effect),
+        body=cast(DeclaredBody | None, body),
+        credential=credential,
+        cap_bytes=cap_bytes,
+        source=f"{name.mark.file}:{name.mark.line}",
+    )
+
+
+NAME_HELP = "use letters, digits, `.`, `_` and `-`, at most 80, and start with a letter or digit"
+
+
+def read_matches(node: Node, report: Report) -> tuple[Match, ...]:
+    """The value of `match`: a pattern, a mapping with `request` and `where`, or a list of either."""
+    found = [_match(item, report) for item in report.some(node, "patterns")]
+    return tuple(match for match in found if match is not None)
+
+
+def _match(node: Node, report: Report) -> Match | None:
+    if node.kind == "map":
+        found = report.keys(node, "a match", MATCH, LATER["match"])
+        if "request" not in found:
+            mend = "write `request: METHOD https://host/path`"
+            report.add("missing-key", "the match has no `request`", node, mend)
+            return None
+        where = found.get("where")
+        condition = report.attempt(lambda: parse_where(where)) if where is not None else None
+        for field in condition.fields if condition else ():
+            if field.place in _WHAT_ONLY and where is not None:
+                message = f"`{field}` can not be part of a match, which says what a call is, not who makes it"
+                report.add("field", message, where, "put it into the `where` of a rule")
+        node = found["request"]
+    else:
+        condition = None
+    pattern = report.attempt(lambda: parse_pattern(node))
+    for field in condition.fields if condition and pattern else ():
+        if field.place == "path" and pattern is not None and where is not None and field.steps[0] not in pattern.names:
+            message = f"`{field}` is never set: the pattern captures {listing(pattern.names, 'and') or 'no name'}"
+            report.add("unknown-path-name", message, where, suggest(str(field.steps[0]), pattern.names))
+    return Match(pattern, condition) if pattern is not None else None
+
+
+def _credential(node: Node, report: Report) -> str:
+    text = report.text(node, "`credential`")
+    field = report.attempt(lambda: parse_field(text, node)) if text is not None else None
+    if field is None:
+        return ""
+    if field.place not in ("header", "query") or len(field.steps) != 1:
+        message = f"`{field}` can not be where a credential is"
+        report.add("field", message, node, "write `header.NAME` or `query.NAME`")
+    return field.text
+
+
+def _cap(node: Node, report: Report) -> int:
+    size = re.fullmatch(SIZE, node.scalar) if isinstance(node.scalar, str) else None
+    if size is None:
+        shown = f"`{node.scalar}`" if node.kind == "scalar" and node.scalar is not None else "this"
+        report.add("size", f"{shown} is not a size", node, "write a number and a unit, such as `512KiB` or `16MiB`")
+        return 0
+    size_bytes = int(size[1]) * _UNITS_BYTES[size[2]]
+    if size_bytes > CAP_LIMIT_BYTES:
+        report.add("size", f"`{node.scalar}` is too large", node, "the largest cap is `256MiB`")
+    return size_bytes

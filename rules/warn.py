@@ -1,0 +1,128 @@
+"""What is legal in rule files and yet probably not meant. Few, so that each is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rules.guards.throttle import EXACT, Throttle
+from rules.problems import Mark, Problem
+from rules.ruleset import READ_METHODS, Match, Rule, Tool
+from rules.suggest import listing
+from rules.yamltree import Node
+
+type Written = Sequence[tuple[Rule, Node]]
+"""Every rule with the node that says it."""
+
+
+SHOWN = 3
+"""Of the tools that a warning is about, so many are named."""
+
+
+def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
+    """The warnings about `rules`, in the order of their places."""
+    guarded = _Guarded([rule for rule, _ in rules])
+    found: list[Problem] = []
+    for rule, node in rules:
+        if rule.allow and rule.mode == "enforce":
+            found.extend(_writes(rule, node, tools, guarded))
+        found.extend(_dedupe(rule, node, tools))
+        found.extend(_throttle(rule, node))
+    return tuple(sorted(found, key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.col)))
+
+
+class _Guarded:
+    """What some dedupe or throttle counts: tools by name, other calls by their host."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        counting = [rule.select for rule in rules if rule.mode == "enforce" and rule.guards]
+        self.everything = any(select.tools is None and select.matches is None for select in counting)
+        self.tools = frozenset[str]().union(*(select.tools or () for select in counting))
+        self.hosts = {match.pattern.host for select in counting for match in select.matches or ()}
+
+    def match(self, match: Match) -> bool:
+        return self.everything or match.pattern.host in self.hosts or "**" in self.hosts
+
+
+def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], guarded: _Guarded) -> Iterator[Problem]:
+    """Writes that may be repeated without end."""
+    if rule.guards:
+        return
+    mark = (node.get("allow") or node).mark
+    loose = [match for match in rule.select.matches or () if _method_writes(match)]
+    names = [name for name in sorted(rule.select.tools or ()) if _tool_writes(tools[name])]
+    everywhere = [match for match in (*loose, *(m for n in names for m in tools[n].matches)) if _anywhere(match)]
+    if everywhere and rule.select.where is None:
+        message = f"`{rule.id}` allows writes to every host: `{everywhere[0].pattern}`"
+        yield Problem("broad-allow", message, mark, "name the hosts, or the methods GET and HEAD; or add a guard")
+        return
+    loose = [match for match in loose if not guarded.match(match)]
+    names = [n for n in names if n not in guarded.tools and not all(map(guarded.match, tools[n].matches))]
+    if loose or names:
+        shown = listing([*names[:SHOWN]] or [str(loose[0].pattern)], "and")
+        if len(names) > SHOWN:
+            shown = f"{', '.join(f'`{name}`' for name in names[:SHOWN])} and {len(names) - SHOWN} more tools"
+        message = f"`{rule.id}` allows writes that nothing limits: {shown}"
+        mend = "add `dedupe: 24h` or `throttle: 10/min`; a tool that only reads says `effect: read`"
+        yield Problem("unlimited-writes", message, mark, mend)
+
+
+def _dedupe(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
+    """A dedupe that covers none of the calls that its rule is for."""
+    for guard in rule.guards:
+        calls = list(_calls(rule, tools))
+        if guard.verb != "dedupe" or not calls or any(guard.claims(method, writes) for method, writes in calls):
+            continue
+        if any(writes for _, writes in calls):
+            said = listing(sorted({method for method, writes in calls if writes}), "and")
+            message = f"`dedupe` of `{rule.id}` covers none of its calls: POST only, unless it says `methods`"
+            methods = ", ".join(sorted({method for method, writes in calls if writes}))
+            mend = f"its calls write by {said}: add `methods: [{methods}]`"
+        else:
+            message = f"`dedupe` of `{rule.id}` covers none of its calls: they only read"
+            mend = "remove it, or say `effect: write` for the tool"
+        yield Problem("idle-dedupe", message, _mark(node, "dedupe"), mend)
+
+
+def _throttle(rule: Rule, node: Node) -> Iterator[Problem]:
+    for guard in rule.guards:
+        if not isinstance(guard, Throttle):
+            continue
+        if not guard.rate.burst and guard.rate.quota > EXACT:
+            message = f"above {EXACT} calls a window, `throttle` counts in slices of the window"
+            mend = "it never lets more through than it says, but a place becomes free up to 1 % of the window late"
+            yield Problem("approximate-rate", message, _mark(node, "throttle"), mend)
+        chosen = [field for field in guard.by if field.place in ("path", "query", "header", "body")]
+        if chosen:
+            message = f"the agent chooses `{chosen[0]}`: with a new value it has a new quota"
+            mend = "let another rule throttle the same calls `by: agent`, or by nothing"
+            yield Problem("chosen-key", message, _mark(node, "throttle"), mend)
+
+
+def _mark(node: Node, verb: str) -> Mark:
+    return (node.get(verb) or node).mark
+
+
+def _calls(rule: Rule, tools: Mapping[str, Tool]) -> Iterator[tuple[str, bool]]:
+    """(method, whether it writes) of every call that the rule is for; where any method will do, POST stands for it."""
+    for match in rule.select.matches or ():
+        for method in match.pattern.methods or ("POST",):
+            yield method, method not in READ_METHODS
+    for name in sorted(rule.select.tools or ()):
+        for match in tools[name].matches:
+            for method in match.pattern.methods or ("POST",):
+                yield (
+                    method,
+                    tools[name].effect == "write" or (tools[name].effect is None and method not in READ_METHODS),
+                )
+
+
+def _method_writes(match: Match) -> bool:
+    return not match.pattern.methods or not READ_METHODS.issuperset(match.pattern.methods)
+
+
+def _tool_writes(tool: Tool) -> bool:
+    return tool.effect == "write" or (tool.effect is None and any(map(_method_writes, tool.matches)))
+
+
+def _anywhere(match: Match) -> bool:
+    return match.pattern.host == "**" and _method_writes(match)
