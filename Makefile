@@ -15,7 +15,7 @@ demo: venv ## the same agent without and with Borderpost, side by side
 	@$(PY) -m cli demo
 
 test: venv ## all tests (PYTEST="-k words" to choose)
-	$(PY) -m pytest -n $(JOBS) $(PYTEST)
+	$(PY) -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
 
 lint: venv ## style, types
 	$(PY) -m ruff check .

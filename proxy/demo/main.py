@@ -6,6 +6,7 @@ All that is said was counted by the API or is in the ledger. Everything is kept 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -57,13 +58,18 @@ class Demo(msgspec.Struct, frozen=True):
         return self.directory / RULES
 
 
-async def run_demo(directory: Path, say: Callable[[str], None]) -> Demo:
-    """Both runs, in the empty `directory`. `say` gets a line at each start. Must run on the main thread.
+def run_demo(directory: Path, say: Callable[[str], None]) -> Demo:
+    """Both runs, in `directory`, which is made or empty. `say` gets a line at each start. Call it on the main thread.
 
     Raises `DemoError`, or what `proxy.launch.run` raises.
     """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise DemoError(f"`{directory}` is not empty: give a new directory")
+    return asyncio.run(_both_runs(directory, say))
+
+
+async def _both_runs(directory: Path, say: Callable[[str], None]) -> Demo:
     say("the agent calls the API directly ...")
     transcript_without = directory / "agent-without.jsonl"
     async with Api(directory) as direct:

@@ -8,14 +8,15 @@ from collections import Counter
 from pathlib import Path
 
 from proxy.demo.main import RUN, Demo
+from proxy.launch import COUNTED
 from proxy.ledger.query import Filters, LedgerReader
 from proxy.report.calls import list_calls
 from proxy.report.terminal import Cell, Column, paint, table
 
 SEARCH = "search"
 INTRODUCTION = """\
-An agent is to refund one charge. The answer is slow, so it tries again; it forgets
-and plans the refund once more; it searches in a loop; it deletes the customer.
+An agent is to refund one charge. The answer is slow, so it tries again; it
+forgets, and refunds once more; it searches in a loop; it deletes the customer.
 What reached the API, as the API counted it:"""
 
 
@@ -28,7 +29,7 @@ def show(demo: Demo, room: int, colour: bool) -> list[str]:
         "",
         *(f"  {line}" for line in _comparison(demo, room - 2, colour)),
         "",
-        "How: each call of the second run was decided by rules, and is on record.",
+        "Each call of the second run was decided by a rule, and is on record:",
         "",
         *_ledger(demo, room, colour),
         "",
@@ -44,7 +45,7 @@ def _comparison(demo: Demo, room: int, colour: bool) -> list[str]:
         ("refunds of one charge", str(before.refunds), str(after.refunds)),
         ("money refunded", _money(before.refunded), _money(after.refunded)),
         ("customers deleted", str(before.deletions), str(after.deletions)),
-        ("searches in the busiest second", str(before.busiest_second), str(after.busiest_second)),
+        ("searches a second", str(before.searches_per_second), str(after.searches_per_second)),
     ]
     columns = [Column("", 30), Column("WITHOUT", 7, right=True), Column("WITH BORDERPOST", 15, right=True)]
     return table(columns, [_row(*row) for row in rows], room, colour)
@@ -63,10 +64,10 @@ def _ledger(demo: Demo, room: int, colour: bool) -> list[str]:
     with LedgerReader.open(demo.ledger) as reader:
         rows = reader.list(Filters(run=RUN), limit=1000)[::-1]
     searches = Counter(row.decision for row in rows if row.tool == SEARCH)
-    rest = ", ".join(f"{count} {decision}" for decision, count in searches.items())
+    rest = ", ".join(f"{count} {COUNTED[decision]}" for decision, count in searches.items())
     return [
         *list_calls([row for row in rows if row.tool != SEARCH], room, colour),
-        paint(f"and {searches.total()} searches: {rest}, paced by `search-pace`", "dim", colour),
+        paint(f"and {searches.total()} searches by rule search-pace: {rest}", "dim", colour),
     ]
 
 
