@@ -167,7 +167,7 @@ _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_decimal, parse_
 
 def _check_depth(value: Json) -> None:
     level: list[Json] = [value]
-    for _ in range(JSON_DEPTH_CAP + 1):
+    for _ in range(JSON_DEPTH_CAP):
         below: list[Json] = []
         for item in level:
             if isinstance(item, dict):
