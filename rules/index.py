@@ -52,7 +52,7 @@ class Index:
                 path = index._wild.setdefault(pattern.scheme, _Label()).add(pattern)
             for segment in pattern.segments:
                 path = path.child(segment)
-            path.ends.append(Hit(target, pattern, {}))
+            path.ends.append(_End(target, pattern))
         return index
 
     def find(self, method: str, scheme: str, host: str, port: int, segments: Sequence[str]) -> tuple[Hit, ...]:
@@ -64,90 +64,121 @@ class Index:
             starts += wild.reach(host, port)
         if not starts:
             return ()
-        hits = _hits(starts, method, host, segments, False)
-        if "" in segments[:-1] or "/" in "".join(segments):
-            seen = {(hit.target, hit.pattern) for hit in hits}
+        gap = len(segments) - 2 if "" in segments[:-1] else -1
+        while gap >= 0 and segments[gap]:
+            gap -= 1
+        hits = _hits(starts, method, host, segments, gap, False)
+        if gap >= 0 or "/" in "".join(segments):
+            seen = {(hit.target, *hit.bindings.items()) for hit in hits}
             for reading in dict.fromkeys((tuple(segments), decoded(segments))):
-                lenient = _hits(starts, method, host, reading, True)
-                hits += [hit for hit in lenient if (hit.target, hit.pattern) not in seen]
+                for hit in _hits(starts, method, host, reading, -1, True):
+                    if (hit.target, *hit.bindings.items()) not in seen:
+                        seen.add((hit.target, *hit.bindings.items()))
+                        hits.append(hit)
         return tuple(hits)
 
 
-def _hits(starts: Sequence[_Path], method: str, host: str, segments: Sequence[str], lenient: bool) -> list[Hit]:
+def _hits(
+    starts: Sequence[_Path], method: str, host: str, segments: Sequence[str], gap: int, lenient: bool
+) -> list[Hit]:
     hits = []
     for start in starts:
-        for end in start.reach(segments, lenient):
-            for hit in end.ends:
-                pattern = hit.pattern
-                if pattern.methods and method not in pattern.methods:
+        for place in start.reach(segments, gap, lenient):
+            for end in place.ends:
+                if end.methods and method not in end.methods:
                     continue
-                if lenient or pattern.named_segments or pattern.named_labels:
-                    hit = Hit(hit.target, pattern, pattern.bind(host, segments, lenient), lenient)
+                hit = end.hit
+                if end.whole:
+                    bound = {name: segments[place] for name, place in end.whole}
+                    hit = Hit(hit.target, hit.pattern, bound, lenient)
+                elif end.bound or lenient:
+                    hit = Hit(hit.target, hit.pattern, hit.pattern.bind(host, segments), lenient)
                 hits.append(hit)
     return hits
+
+
+class _End:
+    """Where a pattern ends. `hit` serves every call if it captures nothing (`bound` is False).
+
+    `whole`: where its captures stand, if each is a whole segment, for speed.
+    """
+
+    __slots__ = ("bound", "hit", "methods", "whole")
+
+    def __init__(self, target: TargetId, pattern: Pattern) -> None:
+        self.methods = frozenset(pattern.methods)
+        self.hit = Hit(target, pattern, {})
+        self.bound = bool(pattern.names)
+        self.whole: tuple[tuple[str, int], ...] = ()
+        if not pattern.named_labels and all(segment.whole for segment, _ in pattern.named_segments):
+            self.whole = tuple((segment.name, place) for segment, place in pattern.named_segments)
 
 
 class _Path:
     """A place in the trie of paths. `rest` is the place behind a `**`, which holds on to every further segment."""
 
-    __slots__ = ("encoded", "ends", "holds", "literals", "mixed", "one", "rest")
+    __slots__ = ("encoded", "ends", "final", "holds", "literals", "mixed", "one", "rest")
 
     def __init__(self, holds: bool = False) -> None:
         self.holds = holds
+        self.final = True  # nothing goes on from here
         self.literals: dict[str, _Path] = {}
         self.mixed: dict[Segment, _Path] = {}
         self.one: _Path | None = None
         self.encoded: _Path | None = None
         self.rest: _Path | None = None
-        self.ends: list[Hit] = []
+        self.ends: list[_End] = []
 
     def child(self, segment: Segment) -> _Path:
+        self.final = False
         if segment.rest:
             self.rest = self.rest or _Path(holds=True)
             return self.rest
-        if not segment.holes:
+        if len(segment.texts) == 1:
             return self.literals.setdefault(segment.texts[0], _Path())
         if not segment.whole:
             return self.mixed.setdefault(segment.nameless, _Path())
-        if segment.holes[0].encoded:
+        if segment.encoded:
             self.encoded = self.encoded or _Path()
             return self.encoded
         self.one = self.one or _Path()
         return self.one
 
-    def reach(self, segments: Sequence[str], lenient: bool) -> list[_Path]:
-        """Where the whole path leads from here."""
-        alive = [self, self.rest] if self.rest else [self]
+    def reach(self, segments: Sequence[str], gap: int, lenient: bool) -> list[_Path]:
+        """Where the path leads. `gap`: its last empty segment within, or -1; no `**` reaches over it."""
+        reached: list[_Path] = []
+        alive = [self]
         last = len(segments) - 1
         for place, text in enumerate(segments):
             following: list[_Path] = []
             for node in alive:
+                rest = node.rest
+                if rest:
+                    if not rest.final:
+                        if rest not in alive:
+                            alive.append(rest)  # the loop comes to it
+                    elif place > gap and rest not in reached:
+                        reached.append(rest)
                 found = node.literals.get(text)
                 if found:
                     following.append(found)
-                    if found.rest:
-                        following.append(found.rest)
                 if text:
-                    found = node.one
-                    if found and (lenient or "/" not in text):
-                        following.append(found)
-                        if found.rest:
-                            following.append(found.rest)
-                    found = node.encoded
-                    if found:
-                        following.append(found)
-                        if found.rest:
-                            following.append(found.rest)
+                    if node.one and (lenient or "/" not in text):
+                        following.append(node.one)
+                    if node.encoded:
+                        following.append(node.encoded)
                     if node.mixed:
-                        for segment, found in node.mixed.items():
-                            if segment.fits(text, lenient) is not None:
-                                following.append(found)
-                                if found.rest:
-                                    following.append(found.rest)
+                        following += [found for mix, found in node.mixed.items() if mix.fits(text, lenient)]
                 if node.holds and (text or lenient or place == last):
                     following.append(node)
-            alive = following if len(following) < 3 else list(dict.fromkeys(following))
-        return alive
+            if not following:
+                return reached
+            alive = following
+        for node in alive:
+            reached.append(node)
+            if node.rest and node.rest not in reached:
+                reached.append(node.rest)
+        return reached
 
 
 class _Label:

@@ -8,7 +8,7 @@
     path   /a/b                  exactly this; `/a/` is another path
            /a/{id}               one segment, not empty, captured as `path.id`
            /a/{id}.json          with literal text around it
-           /a/v*                 `*` is any part of a segment; alone it is one segment, not empty
+           /a/v*-*               `*` is any part of a segment; alone it is one segment, not empty
            /a/**                 zero or more segments: matches `/a`, `/a/`, `/a/b/c`
            /a/{id:encoded}       one segment that may hold an encoded slash
 
@@ -31,7 +31,7 @@ import msgspec
 
 from rules.call import Call
 from rules.problems import Problem, RuleFileError
-from rules.segment import Hole, Segment
+from rules.segment import Segment
 from rules.yamltree import Node
 
 METHODS: Final = (
@@ -44,7 +44,6 @@ METHODS: Final = (
 """The methods that patterns may name: IANA's registry of HTTP methods, and PURGE."""
 
 PORTS: Final = {"http": 80, "https": 443}
-HOLES_PER_SEGMENT: Final = 4
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -84,7 +83,7 @@ class Pattern(msgspec.Struct, frozen=True):
     @property
     def shape(self) -> tuple[object, ...]:
         labels = tuple("{}" if label[0] == "{" else label for label in self.labels)
-        segments = tuple((each.texts, each.rest, tuple(hole.encoded for hole in each.holes)) for each in self.segments)
+        segments = tuple(segment.nameless for segment in self.segments)
         return self.scheme, self.port, labels, segments
 
     def fits_host(self, host: str) -> bool:
@@ -110,7 +109,7 @@ class Pattern(msgspec.Struct, frozen=True):
             if mine < len(own) and own[mine].rest:
                 back = (mine, at)
                 mine += 1
-            elif mine < len(own) and at <= last and own[mine].fits(segments[at], lenient) is not None:
+            elif mine < len(own) and at <= last and own[mine].fits(segments[at], lenient):
                 mine, at = mine + 1, at + 1
             elif mine == len(own) and at > last:
                 return True
@@ -121,25 +120,20 @@ class Pattern(msgspec.Struct, frozen=True):
                 mine, at = rest + 1, at + 1
                 back = (rest, at)
 
-    def bind(self, host: str, segments: Sequence[str], lenient: bool) -> dict[str, str]:
+    def bind(self, host: str, segments: Sequence[str]) -> dict[str, str]:
         """What its `{names}` hold, for a host and path that it fits."""
         bound = {}
         if self.named_labels:
             labels = host.split(".")
             bound = {name: labels[place] for name, place in self.named_labels}
         for segment, place in self.named_segments:
-            if segment.whole:
-                bound[segment.holes[0].name] = segments[place]
-            else:
-                held = segment.fits(segments[place], lenient) or ()
-                bound.update((hole.name, text) for hole, text in zip(segment.holes, held, strict=True) if hole.name)
+            bound[segment.name] = segment.held(segments[place])
         return bound
 
     @property
     def names(self) -> tuple[str, ...]:
         """What it captures: the fields `path.NAME` that it gives."""
-        in_path = (name for segment, _ in self.named_segments for name in segment.names)
-        return (*(name for name, _ in self.named_labels), *in_path)
+        return (*(name for name, _ in self.named_labels), *(segment.name for segment, _ in self.named_segments))
 
 
 def match(pattern: Pattern, call: Call, *, lenient: bool = False) -> dict[str, str] | None:
@@ -150,7 +144,7 @@ def match(pattern: Pattern, call: Call, *, lenient: bool = False) -> dict[str, s
         return None
     if not pattern.fits_path(call.segments, lenient):
         return None
-    return pattern.bind(call.host, call.segments, lenient)
+    return pattern.bind(call.host, call.segments)
 
 
 def decoded(segments: Sequence[str]) -> tuple[str, ...]:
@@ -216,7 +210,7 @@ class _Parser:
         stars = [place for place, segment in enumerate(segments) if segment.rest]
         named_segments = []
         for place, segment in enumerate(segments):
-            if segment.names:
+            if segment.name:
                 named_segments.append((segment, place - len(segments) if stars and place > stars[0] else place))
         shown = f"[{host}]" if ":" in host else host
         shown += f":{port}" if port not in (0, PORTS[scheme]) or (host == "**" and port) else ""
@@ -330,9 +324,9 @@ class _Parser:
         if "{" in text or "}" in text:
             if not (text.startswith("{") and text.endswith("}")):
                 self.fail(at, f"`{text}` is not a label", "in a host, `{name}` is one whole label")
-            name = self.name(text[1:-1], at)
-            if name.encoded:
-                self.fail(at, "a host holds no encoded slash", f"write `{{{name.name}}}`")
+            name, encoded = self.name(text[1:-1], at)
+            if encoded:
+                self.fail(at, "a host holds no encoded slash", f"write `{{{name}}}`")
             return text
         label = text.lower()
         if not label.isascii():
@@ -357,16 +351,16 @@ class _Parser:
         stars = [place for place, segment in enumerate(segments) if segment.rest]
         if stars:
             for segment in segments[stars[0] : stars[-1]]:
-                if segment.names:
-                    named = f"`{{{segment.names[0]}}}` stands between two `**`: which segment it is can not be told"
-                    self.fail(self.text.find(f"{{{segment.names[0]}"), named, "write `*` in its place")
+                if segment.name:
+                    named = f"`{{{segment.name}}}` stands between two `**`: which segment it is can not be told"
+                    self.fail(self.text.find(f"{{{segment.name}"), named, "write `*` in its place")
         return tuple(segments)
 
     def segment(self, part: str, at: int) -> Segment:
         if part == "**":
             return Segment(rest=True)
         texts = [""]
-        holes: list[Hole] = []
+        names: list[tuple[str, bool]] = []
         here = 0
         while here < len(part):
             token = _TOKEN.match(part, here)
@@ -376,25 +370,25 @@ class _Parser:
                 texts[-1] = self.literal(token[3], at + here)
             elif token[2] and len(token[2]) > 1:
                 self.fail(at + here, f"`{token[2]}` is part of a segment", "`**` stands alone between slashes")
-            elif holes and not texts[-1]:
-                self.fail(at + here, f"nothing stands before `{token[0]}` to tell it apart", "put text between the two")
-            elif len(holes) == HOLES_PER_SEGMENT:
-                self.fail(at + here, f"more than {HOLES_PER_SEGMENT} of `{{name}}` and `*` in one segment")
+            elif len(texts) > 1 and (token[1] is not None or names):
+                which = "one `{name}`, and then no `*`, in a segment: else it can be read in several ways"
+                self.fail(at + here, f"`{token[0]}` is one too many in `{part}`", which)
             else:
-                holes.append(Hole() if token[2] else self.name(token[1], at + here))
+                if not token[2]:
+                    names.append(self.name(token[1], at + here))
                 texts.append("")
             here = token.end()
-        if not holes:
+        if len(texts) == 1:
             express = _EXPRESS.fullmatch(part)
             if express:
                 help = f"write `{{{express[1]}}}` for any segment, `%3A{express[1]}` for this text"  # noqa: A001
                 self.fail(at, f"`{part}` would be literal text", help)
             if texts[0] in (".", ".."):
                 self.fail(at, f"`{part}` is never sent as a segment", "write the path that it leads to")
-        return Segment(tuple(texts), tuple(holes))
+        return Segment(tuple(texts), *(names[0] if names else ()))
 
-    def name(self, text: str, at: int) -> Hole:
-        """The capture `{text}`, whose brace stands at `at`."""
+    def name(self, text: str, at: int) -> tuple[str, bool]:
+        """The name in `{text}`, whose brace stands at `at`, and whether it may hold an encoded slash."""
         found = _NAME.fullmatch(text)
         if not found:
             rest = "write `**` for the rest of the path" if set(text) & set("+*=.") else ""
@@ -405,7 +399,7 @@ class _Parser:
         if name in self.names:
             self.fail(at, f"`{{{name}}}` stands twice", "give the second another name")
         self.names.add(name)
-        return Hole(name, says == "encoded")
+        return name, says == "encoded"
 
     def literal(self, text: str, at: int) -> str:
         angles = _ANGLES.search(text)
