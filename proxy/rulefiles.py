@@ -236,19 +236,27 @@ async def _ticks(places: set[Path], stop: asyncio.Event) -> AsyncIterator[None]:
     """
     from watchfiles import awatch
 
+    changes = awatch(
+        *places,
+        watch_filter=None,
+        debounce=DEBOUNCE_MS,
+        stop_event=stop,
+        rust_timeout=POLL_MS,
+        yield_on_timeout=True,
+        recursive=False,
+    )
+    first = asyncio.ensure_future(anext(changes, None))
     try:
-        async for _ in awatch(
-            *places,
-            watch_filter=None,
-            debounce=DEBOUNCE_MS,
-            stop_event=stop,
-            rust_timeout=POLL_MS,
-            yield_on_timeout=True,
-            recursive=False,
-        ):
+        await asyncio.sleep(0)  # after this, changes are seen; a look now finds those that came before
+        yield
+        if await first is not None:
             yield
+            async for _ in changes:
+                yield
     except OSError:  # no such directory any more, or no watches left: the clock alone then
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), POLL_MS / 1000)
             yield
+    finally:
+        first.cancel()
