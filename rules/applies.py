@@ -7,6 +7,7 @@ and a guard leniently, so that what cannot be told never widens what may happen.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -184,29 +185,32 @@ class Reading:
         return [
             Target({**outer.bindings, **hit.bindings} if outer.bindings else hit.bindings, hit.pattern.exact_host)
             for hit in hits
-            if (lenient or not hit.only_denies) and self._where(self._match(hit), hit.bindings, side)
+            if (lenient or not hit.only_denies) and self.fits(hit, side)
         ]
 
-    def misses(self, rule: Rule) -> tuple[Miss, ...] | None:
-        """Why `rule` does not allow the call; None when no target of it matches, so that it is not near."""
+    def misses(self, rule: Rule, side: Literal["allow", "deny", "guard"]) -> tuple[Miss, ...] | None:
+        """Why `rule` does not apply for `side`, nothing when it does; None when none of its targets matches."""
         select = rule.select
-        targets = self.targets(select, rule.id, "allow")
+        targets = self.targets(select, rule.id, side)
         if not targets:
             return None
         found: list[Miss] = []
         if select.agents is not None and not any(glob_fits(glob, self.call.agent) for glob in select.agents):
-            found.append(Miss("agent", self.call.agent or "absent", " or ".join(select.agents)))
+            found.append(Miss("agent", self.call.agent or "absent", f"in {json.dumps(select.agents)}"))
         if select.runs is not None and not any(glob_fits(glob, self.call.run) for glob in select.runs):
-            found.append(Miss("run", self.call.run or "absent", " or ".join(select.runs)))
+            found.append(Miss("run", self.call.run or "absent", f"in {json.dumps(select.runs)}"))
         if select.during is not None and not select.during.holds(self.now_ns):
-            found.append(Miss("during", "another time", "the times that the rule names"))
+            found.append(Miss("", "", "this is outside the times of its `during`"))
         if select.where is not None:
-            found += min((select.where.misses(self.reader(each.bindings), "allow") for each in targets), key=len)
-        if rule.mode == "monitor":
-            found.append(Miss("", "monitor", "a rule in enforce mode"))
-        if not found:
-            found.append(Miss("", "holds", "`unless` of the rule"))
+            each = [select.where.misses(self.reader(target.bindings), side) for target in targets]
+            found += min(each, key=lambda missed: len(missed))
+        if not found and self.applies(rule, side) is None:
+            found.append(Miss("", "", "its `unless` holds"))
         return tuple(found)
+
+    def fits(self, hit: Hit, side: Side) -> bool:
+        """Does the discriminator behind `hit`, if it has one, hold?"""
+        return self._where(self._match(hit), hit.bindings, side)
 
     def _match(self, hit: Hit) -> Match:
         target = hit.target

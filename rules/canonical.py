@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]  # exported in C, missing in typeshed
+from json.encoder import encode_basestring_ascii
 
 from rules.call import Body, Json
 

@@ -257,25 +257,25 @@ class _Deciding:
     def _unreadable(self) -> str:
         """Stage 0: why the call cannot be read in one way only, or empty."""
         body = self.call.body
-        reads_body = False
-        if body.kind != "none":
-            relevant = [rule for rule in self.rules if self.reading.known(rule.select)]
-            reads_body = _needs_body(self.ruleset, self.reading, relevant, True)
-        if reads_body and body.kind == "undecodable":
+        if body.kind == "undecodable" and self._reads_body():
             return f"its body cannot be read ({body.problem})"
-        if reads_body and body.kind == "unread":
+        if body.kind == "unread" and self._reads_body():
             return "its body was not read, and the rules have come to need it"
         try:
             self.naming = self.reading.name()
         except (Ambiguous, ConditionError) as error:
             return str(error)
         declared = self.naming.tool.body if self.naming.tool else None
-        if reads_body and declared is not None and body.kind != declared:
+        if declared is not None and body.kind not in (declared, "none", "unread") and self._reads_body():
             kind = "no" if declared == "none" else f"a {declared}"
             return f"`{self.naming.name}` takes {kind} body, and this one is {body.media_type or body.kind}"
         if body.kind in ("text", "binary") and body.size_bytes:
             return self._unfielded()
         return ""
+
+    def _reads_body(self) -> bool:
+        rules = [rule for rule in self.rules if self.reading.known(rule.select)]
+        return _needs_body(self.ruleset, self.reading, rules, True)
 
     def _unfielded(self) -> str:
         """A deny that looks into the body cannot be passed by a body that has no fields to look at."""
@@ -294,7 +294,12 @@ class _Deciding:
         nearest: tuple[Miss, ...] = ()
         rule_id = ""
         for rule in self.rules:
-            missed = self.reading.misses(rule) if rule.allow else ()
+            try:
+                missed = self.reading.misses(rule, "allow") if rule.allow else None
+            except ConditionError:  # of a rule in monitor mode; others have refused the call already
+                continue
+            if missed is not None and rule.mode == "monitor":
+                missed += (Miss("", "", "it is in monitor mode, where an allow grants nothing"),)
             if missed and (not nearest or len(missed) < len(nearest)):
                 nearest, rule_id = missed, rule.id
         if not nearest:
@@ -483,9 +488,28 @@ def _could_not(error: ConditionError) -> str:
 
 
 def _missed(miss: Miss) -> str:
-    if miss.field:
-        return f"wants `{miss.field}` to be {miss.limit}, and it is {miss.actual}"
-    return f"does not count here ({miss.limit})"
+    if not miss.field:
+        return f"does not count: {miss.limit}"
+    operator, _, limit = miss.limit.partition(" ")
+    if operator == "exists":
+        return f"wants `{miss.field}` to be {'there' if limit == 'true' else 'left out'}"
+    return f"wants `{miss.field}` to be {_WORDS.get(operator, operator)} {limit}, and it is {miss.actual}"
+
+
+_WORDS = {
+    "eq": "equal to",
+    "ne": "other than",
+    "in": "one of",
+    "not_in": "none of",
+    "lt": "less than",
+    "lte": "at most",
+    "gt": "more than",
+    "gte": "at least",
+    "matches": "a match of",
+    "prefix": "a text that starts with",
+    "glob": "like",
+    "cidr": "within",
+}
 
 
 def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violation]:
