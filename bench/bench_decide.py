@@ -28,10 +28,12 @@ STEP_NS = 10_000_000
 
 
 class DecideTime(msgspec.Struct, frozen=True):
-    """How long a decision takes, folding its changes included, with `rules` rules: median over the rounds."""
+    """How long a decision takes with `rules` rules of these verbs, and folding its changes: medians over the rounds."""
 
     rules: int
+    verbs: str
     decide_us: float
+    apply_us: float
 
 
 class DecodeTime(msgspec.Struct, frozen=True):
@@ -43,21 +45,21 @@ class DecodeTime(msgspec.Struct, frozen=True):
     us_per_kb: float
 
 
-def rule_set(count: int) -> RuleSet:
-    """`count` tools with a rule each: every one allows within a bound, de-duplicates and throttles."""
+VERBS = ("allow: true", "allow: true, throttle: 500/s", "allow: true, throttle: 500/s, dedupe: 1h")
+
+
+def rule_set(count: int, verbs: str) -> RuleSet:
+    """`count` tools with a rule each: every one has `verbs`, within a bound."""
     lines = ["version: 1", "tools:"]
     lines += [f"  t{n}: POST https://api.example.com/v1/things-{n}/{{id}}/acts" for n in range(count)]
     lines += ["rules:"]
-    lines += [
-        f"  - {{id: r{n}, tool: t{n}, where: {{body.amount: {{lte: 5000}}}}, allow: true, dedupe: 1h, throttle: 500/s}}"
-        for n in range(count)
-    ]
+    lines += [f"  - {{id: r{n}, tool: t{n}, where: {{body.amount: {{lte: 5000}}}}, {verbs}}}" for n in range(count)]
     lines += ["  - {id: no-deletes, match: 'DELETE https://**', deny: Deleting is not permitted.}"]
     return load([Source("bench.yaml", "\n".join(lines) + "\n")], {}).ruleset
 
 
 def calls(count: int, rules: int) -> Iterator[Call]:
-    """Different calls, each a write that rule set `rule_set(rules)` allows."""
+    """Different calls, each a write that rule set `rule_set(rules, ...)` allows."""
     for number in range(count):
         path = f"/v1/things-{rules // 2}/id{number}/acts"
         yield Call(
@@ -81,42 +83,46 @@ def calls(count: int, rules: int) -> Iterator[Call]:
         )
 
 
-def time_us(act: Callable[[], object], times: int) -> float:
-    began_ns = time.perf_counter_ns()
-    act()
-    return (time.perf_counter_ns() - began_ns) / 1000 / times
-
-
-def decide_time(count: int, rounds: int) -> DecideTime:
-    ruleset = rule_set(count)
+def decide_time(count: int, verbs: str, rounds: int) -> DecideTime:
+    ruleset = rule_set(count, verbs)
     made = list(calls(CALLS, count))
-
-    def all_calls() -> None:
+    decide_us, apply_us = [], []
+    for _ in range(rounds):
         state = State()
         now_ns = 1_700_000_000_000_000_000
+        deciding_ns = applying_ns = 0
         for number, call in enumerate(made):
             now_ns += STEP_NS
+            began_ns = time.perf_counter_ns()
             decision = decide.decide(ruleset, state, call, f"c_{number}", now_ns)
-            assert decision.action == "allow", decision
+            decided_ns = time.perf_counter_ns()
             decide.apply(state, decision.changes)
-
-    return DecideTime(count, statistics.median(time_us(all_calls, CALLS) for _ in range(rounds)))
+            applying_ns += time.perf_counter_ns() - decided_ns
+            deciding_ns += decided_ns - began_ns
+            assert decision.action == "allow", decision
+        decide_us.append(deciding_ns / 1000 / CALLS)
+        apply_us.append(applying_ns / 1000 / CALLS)
+    return DecideTime(count, verbs, statistics.median(decide_us), statistics.median(apply_us))
 
 
 def decode_times(rounds: int) -> Iterator[DecodeTime]:
     """The head alone, then JSON and form bodies of three sizes."""
-    call = read_head(_head("application/json"), "bench", "r", bytes.hex)
-    yield _decode_time("head", 0, rounds, partial(read_head, _head("application/json"), "bench", "r", bytes.hex))
-    for items in (4, 50, 600):
-        body = json.dumps([{"id": n, "name": f"thing {n}", "price": 12.5, "tags": ["a", "b"]} for n in range(items)])
-        yield _decode_time("json", len(body), rounds, partial(read_body, call, body.encode()))
-    form = read_head(_head("application/x-www-form-urlencoded"), "bench", "r", bytes.hex)
-    for items in (5, 60, 700):
-        pairs = "&".join(f"item[{n}][name]=thing+{n}" for n in range(items))
-        yield _decode_time("form", len(pairs), rounds, partial(read_body, form, pairs.encode()))
+    head = _head("application/json", 200)
+    yield _decode_time("head", 0, rounds, partial(read_head, head, "bench", "r", bytes.hex))
+    for count in (4, 50, 600):
+        things = [{"id": n, "name": f"thing {n}", "price": 12.5, "tags": ["a", "b"]} for n in range(count)]
+        yield _body_time("json", "application/json", json.dumps(things).encode(), rounds)
+    for count in (5, 60, 700):
+        pairs = "&".join(f"item[{n}][name]=thing+{n}" for n in range(count))
+        yield _body_time("form", "application/x-www-form-urlencoded", pairs.encode(), rounds)
 
 
-def _head(media_type: str) -> Head:
+def _body_time(what: str, media_type: str, raw: bytes, rounds: int) -> DecodeTime:
+    call = read_head(_head(media_type, len(raw)), "bench", "r", bytes.hex)
+    return _decode_time(what, len(raw), rounds, partial(read_body, call, raw))
+
+
+def _head(media_type: str, body_bytes: int) -> Head:
     return Head(
         method=b"POST",
         scheme="https",
@@ -132,7 +138,7 @@ def _head(media_type: str) -> Head:
             (b"Accept-Encoding", b"gzip, deflate"),
             (b"Authorization", b"Bearer sk_test_123"),
             (b"Content-Type", media_type.encode()),
-            (b"Content-Length", b"200"),
+            (b"Content-Length", str(body_bytes).encode()),
         ),
         sni="api.example.com",
     )
@@ -140,12 +146,13 @@ def _head(media_type: str) -> Head:
 
 def _decode_time(what: str, body_bytes: int, rounds: int, act: Callable[[], object]) -> DecodeTime:
     times = max(20, 200_000 // (body_bytes + 1000))
-
-    def repeat() -> None:
+    took = []
+    for _ in range(rounds):
+        began_ns = time.perf_counter_ns()
         for _ in range(times):
             act()
-
-    us = statistics.median(time_us(repeat, times) for _ in range(rounds))
+        took.append((time.perf_counter_ns() - began_ns) / 1000 / times)
+    us = statistics.median(took)
     return DecodeTime(what, body_bytes, us, us / body_bytes * 1024 if body_bytes else 0.0)
 
 
@@ -155,13 +162,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (%(default)s)")
     parser.add_argument("--rules", type=int, nargs="+", default=[10, 100, 1000, 10_000], help="how many rules")
     args = parser.parse_args()
-    decided = [decide_time(count, args.rounds) for count in args.rules]
+    decided = [decide_time(count, verbs, args.rounds) for verbs in VERBS for count in args.rules]
     decoded = list(decode_times(args.rounds))
     if args.json:
         print(msgspec.json.encode({"decide": decided, "decode": decoded}).decode())
         return
     for one in decided:
-        print(f"decide with {one.rules:>6} rules: {one.decide_us:7.1f} us")
+        print(
+            f"decide with {one.rules:>6} rules: {one.decide_us:7.1f} us, and {one.apply_us:.1f} us to fold its changes"
+        )
     for decode in decoded:
         per_kb = f" {decode.us_per_kb:7.1f} us/KB" if decode.body_bytes else ""
         print(f"decode {decode.what:<5}{decode.body_bytes:>7} bytes: {decode.us:8.1f} us{per_kb}")
