@@ -177,6 +177,7 @@ class Dedupe(msgspec.Struct, frozen=True):
     verb: ClassVar[str] = "dedupe"
     stage: ClassVar[int] = 6
     SCHEMA: ClassVar[dict[str, Any]] = {
+        "description": "A side effect happens at most once in this time, such as 24h. Short for {window: 24h}.",
         "oneOf": [
             DURATION_SCHEMA,
             {"const": True},
@@ -184,16 +185,31 @@ class Dedupe(msgspec.Struct, frozen=True):
                 "type": "object",
                 "additionalProperties": False,
                 "properties": {
-                    "window": DURATION_SCHEMA,
-                    "methods": {"type": "array", "items": {"enum": list(METHODS)}, "minItems": 1, "uniqueItems": True},
-                    "key": FIELD_LIST_SCHEMA,
-                    "ignore": FIELD_LIST_SCHEMA,
-                    "by": FIELD_LIST_SCHEMA,
-                    "until": {"type": "string"},
-                    "on_duplicate": {"enum": ["replay", "reject"]},
+                    "window": {**DURATION_SCHEMA, "description": "How long a repetition is one. Default: 24h."},
+                    "methods": {
+                        "description": "Methods that are covered, besides the tool's writes by POST.",
+                        "type": "array",
+                        "items": {"enum": list(METHODS)},
+                        "minItems": 1,
+                        "uniqueItems": True,
+                    },
+                    "key": {
+                        **FIELD_LIST_SCHEMA,
+                        "description": "What tells calls apart, instead of query and body. `a|b`: the first there is.",
+                    },
+                    "ignore": {**FIELD_LIST_SCHEMA, "description": "Fields of query and body that tell nothing apart."},
+                    "by": {
+                        **FIELD_LIST_SCHEMA,
+                        "description": "Whose repetition counts. Default: the same agent with the same credential.",
+                    },
+                    "until": {"type": "string", "description": "The tool whose success ends the claim early."},
+                    "on_duplicate": {
+                        "description": "replay: give the first answer again. reject: refuse. Default: replay.",
+                        "enum": ["replay", "reject"],
+                    },
                 },
             },
-        ]
+        ],
     }
 
     rule: str
@@ -270,7 +286,7 @@ class Dedupe(msgspec.Struct, frozen=True):
         for name, value in call.headers:
             if name in CLIENT_KEY_HEADERS and value:
                 who = [text.encode() for text in (self.rule, call.agent, call.credential, call.host, name)]
-                client_key = view.key(b"client-key", *who, value.encode("utf-8", "surrogateescape"))
+                client_key = view.key(b"client-key", *who, value.encode("utf-8", "surrogatepass"))
                 client_keys.append(client_key)
                 held = claims.by_client_key.get(client_key)
                 if held is not None and held != key and claims.live(held, now_ns) is not None:

@@ -89,22 +89,36 @@ class Throttle(msgspec.Struct, frozen=True):
     verb: ClassVar[str] = "throttle"
     stage: ClassVar[int] = 8
     SCHEMA: ClassVar[dict[str, Any]] = {
+        "description": "At most so many calls in any stretch of time, such as 10/min. Short for {rate: 10/min}.",
         "oneOf": [
             {"type": "string", "pattern": "^[0-9]+/[a-z]+$"},
             {
                 "type": "object",
                 "additionalProperties": False,
                 "properties": {
-                    "rate": {"oneOf": [{"type": "string"}, {"type": "integer", "minimum": 1}]},
-                    "per": DURATION_SCHEMA,
-                    "pace": {"type": "string", "pattern": "^[0-9]+/[a-z]+$"},
-                    "burst": {"type": "integer", "minimum": 1},
-                    "by": FIELD_LIST_SCHEMA,
-                    "wait": DURATION_SCHEMA,
+                    "rate": {
+                        "description": "Never more than this in any such time: 10/min, or a number beside `per`.",
+                        "oneOf": [{"type": "string"}, {"type": "integer", "minimum": 1}],
+                    },
+                    "per": {**DURATION_SCHEMA, "description": "The stretch of time of `rate`, such as 8s."},
+                    "pace": {
+                        "description": "Evenly spaced, such as 10/min: one every six seconds.",
+                        "type": "string",
+                        "pattern": "^[0-9]+/[a-z]+$",
+                    },
+                    "burst": {"description": "With `pace`: at once after a rest.", "type": "integer", "minimum": 1},
+                    "by": {
+                        **FIELD_LIST_SCHEMA,
+                        "description": "A counter for each value of these. Default: one for all.",
+                    },
+                    "wait": {
+                        "description": "How long a call may wait for its place before it is refused. Default: 0.",
+                        "oneOf": [DURATION_SCHEMA, {"const": 0}],
+                    },
                 },
                 "oneOf": [{"required": ["rate"]}, {"required": ["pace"]}],
             },
-        ]
+        ],
     }
 
     rule: str
