@@ -168,9 +168,7 @@ def main() -> None:
         print(msgspec.json.encode({"decide": decided, "decode": decoded}).decode())
         return
     for one in decided:
-        print(
-            f"decide with {one.rules:>6} rules: {one.decide_us:7.1f} us, and {one.apply_us:.1f} us to fold its changes"
-        )
+        print(f"decide {one.decide_us:6.1f} us, fold {one.apply_us:4.1f} us: {one.rules:>6} rules with {one.verbs}")
     for decode in decoded:
         per_kb = f" {decode.us_per_kb:7.1f} us/KB" if decode.body_bytes else ""
         print(f"decode {decode.what:<5}{decode.body_bytes:>7} bytes: {decode.us:8.1f} us{per_kb}")
