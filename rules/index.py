@@ -175,9 +175,7 @@ class _Path:
                 return reached
             alive = following
         for node in alive:
-            reached.append(node)
-            if node.rest and node.rest not in reached:
-                reached.append(node.rest)
+            reached += [end for end in (node, node.rest) if end and end not in reached]
         return reached
 
 

@@ -270,8 +270,10 @@ class _Parser:
         if "@" in text:
             self.fail(at, "a pattern has no user and password", "leave out everything up to the `@`")
         found = _AUTHORITY.fullmatch(text)
+        if text.count(":") > 1 and not re.search(r"[\[{]", text):
+            self.fail(at, f"`{text}` is not a host", f"IPv6 addresses stand in brackets: `[{text}]`")
         if not found:
-            self.fail(at, f"`{text}` is not a host", "IPv6 addresses stand in brackets: `[::1]`")
+            self.fail(at, f"`{text}` is not a host", "`{name}` is one whole label, `[::1]` an IPv6 address")
         port = 0
         if found[2] is not None:
             if not _PORT.fullmatch(found[2]) or int(found[2]) > 65535:
