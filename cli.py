@@ -28,6 +28,9 @@ COULD_NOT = 3
 DECISIONS = ("allow", "deny", "throttle", "replay", "hold")
 GROUPINGS = ("decision", "tool", "agent", "code", "rule")
 
+TYPED = "borderpost.typed"
+"""Where a context keeps the shared options that were typed, rather than taken from the environment."""
+
 type Command = Callable[..., Any]
 type Decorator = Callable[[Command], Command]
 
@@ -109,6 +112,8 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     typed = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     if value not in (None, ()) and (typed or name not in given):
         given[name] = value
+    if value is not None and typed:
+        ctx.meta.setdefault(TYPED, {})[name] = value
 
 
 def _option(*names: str, **attributes: Any) -> Decorator:
@@ -564,11 +569,18 @@ def rules_eval(
     """
     from proxy.report import evaluated
 
-    bodies = [text for text in json_texts if text]
-    call = evaluated.call_of(
-        request, forms=form, headers=header, json=bodies, agent=ctx.obj.get("agent"), run=ctx.obj.get("run")
-    )
-    found = evaluated.evaluate(_read_rules(ctx.obj).loaded.ruleset, call, time.time_ns())
+    try:
+        asked = evaluated.asked_of(
+            request,
+            form=form,
+            headers=header,
+            json_texts=[text for text in json_texts if text],
+            agent=ctx.obj.get("agent"),
+            run=ctx.obj.get("run"),
+        )
+    except evaluated.RequestError as error:
+        raise click.UsageError(str(error)) from None
+    found = evaluated.evaluate(_read_rules(ctx.obj).loaded.ruleset, asked, time.time_ns())
     if "" in json_texts:
         _print_json(evaluated.plain(found))
     else:
@@ -652,6 +664,8 @@ def filtered(command: Command) -> Command:
         since, until = (_moment(arguments.pop(name), now_ns) for name in ("since", "until"))
         names = ("agent", "run", "tool", "decision", "rule", "host", "status")
         wanted = {name: arguments.pop(name) for name in names}
+        for name in ("agent", "run"):  # `borderpost --run ID log` too; but what the environment says filters nothing
+            wanted[name] = wanted[name] or ctx.meta.get(TYPED, {}).get(name)
         return ctx.invoke(command, filters=Filters(since_ns=since, until_ns=until, **wanted), **arguments)
 
     decorated: Command = functools.update_wrapper(click.pass_context(gather), command)
