@@ -155,4 +155,6 @@ def _make_key(path: Path) -> None:
 
 def reason(error: OSError) -> str:
     """What went wrong, in lower case, without the path."""
+    if isinstance(error, FileExistsError):
+        return "a file is where its directory should be"
     return (error.strerror or str(error)).lower()

@@ -276,9 +276,11 @@ class LedgerReader:
             seq, _, last_ns = schema.last_entry(connection)
             boot = connection.execute(text(LAST_OF_KIND), {"kind": "boot"}).first()
             ruleset, problem = _rulesets(connection)
-            low, _ = _bounds(connection, Filters(since_ns=totals_since_ns or None))
+            low = connection.execute(text(FIRST_SINCE), {"at": totals_since_ns}).scalar()
             totals = {
-                decision: connection.execute(text(TOTAL), {"decision": decision, "low": low}).scalar_one()
+                decision: connection.execute(
+                    text(TOTAL), {"decision": decision, "low": MAX_SEQ if low is None else low}
+                ).scalar_one()
                 for decision in ("allow", "deny", "throttle", "replay", "hold")
             }
         return Status(
@@ -323,7 +325,7 @@ SHOW = """
 LAST_OF_KIND = "SELECT * FROM entries WHERE kind = :kind AND call_seq IS NULL ORDER BY seq DESC LIMIT 1"
 ALL_OF_KIND = "SELECT * FROM entries WHERE kind = :kind AND call_seq IS NULL ORDER BY seq DESC"
 OUTCOMES = "SELECT * FROM entries WHERE call_seq = :seq AND outcome IS NOT NULL ORDER BY seq"
-TOTAL = "SELECT coalesce(sum(1), 0) FROM entries WHERE decision = :decision AND seq >= :low"
+TOTAL = "SELECT coalesce(sum(calls), 0) FROM entries WHERE decision = :decision AND seq >= :low"
 FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= :at ORDER BY at_ns, seq LIMIT 1"
 LAST_UNTIL = "SELECT seq FROM entries WHERE at_ns <= :at ORDER BY at_ns DESC, seq DESC LIMIT 1"
 
@@ -348,8 +350,8 @@ type Query = tuple[str, dict[str, Any]]
 
 def calls_query(filters: Filters, bounds: tuple[int, int]) -> Query:
     """SQL for the calls that fit with a seq within `bounds`, newest first, at most `:limit`."""
-    source, where, values = _selection(filters, bounds)
-    return f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY d.seq DESC LIMIT :limit", values
+    source, where, seq, values = _selection(filters, bounds)
+    return f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY {seq} DESC LIMIT :limit", values
 
 
 def tail_query(filters: Filters) -> Query:
@@ -369,12 +371,12 @@ ENDED = "(w.outcome IS NOT NULL OR w.decision <> 'allow')"
 
 
 def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Query:
-    """SQL for the calls that fit with a seq within `bounds`, counted by group."""
-    source, where, values = _selection(filters, bounds)
+    """SQL for the calls that fit with a seq within `bounds`, counted by group; a rule counts where it determined."""
+    source, where, _, values = _selection(filters, bounds)
     key = f"d.{by}"
     if by == "rule":
-        key = "g.rule"
-        source = source.replace(WITH_OUTCOME, f"CROSS JOIN entry_rules g ON g.seq = d.seq {WITH_OUTCOME}")
+        key = "g.value"
+        source = f"{source}, json_each(d.rules) g"
     return (
         f"""
         WITH c AS (
@@ -395,8 +397,8 @@ def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Quer
     )
 
 
-def _selection(filters: Filters, bounds: tuple[int, int]) -> tuple[str, str, dict[str, Any]]:
-    """FROM, WHERE and values for the calls `d` that fit, with their last outcome `o`."""
+def _selection(filters: Filters, bounds: tuple[int, int]) -> tuple[str, str, str, dict[str, Any]]:
+    """FROM, WHERE, what to order by, and values, for the calls `d` that fit, with their last outcome `o`."""
     terms, values = _terms(filters)
     values |= {"low": bounds[0], "high": bounds[1]}
     source, seq = "entries d", "d.seq"
@@ -408,7 +410,7 @@ def _selection(filters: Filters, bounds: tuple[int, int]) -> tuple[str, str, dic
         source, seq = "entries s CROSS JOIN entries d ON d.seq = s.call_seq", "s.call_seq"
         terms.append("s.status = :status AND s.seq = coalesce(o.seq, d.seq)")
     where = " AND ".join([f"{seq} >= :low", f"{seq} <= :high", "d.decision IS NOT NULL", *terms])
-    return f"{source} {WITH_OUTCOME}", where, values
+    return f"{source} {WITH_OUTCOME}", where, seq, values
 
 
 def _terms(filters: Filters) -> tuple[list[str], dict[str, Any]]:

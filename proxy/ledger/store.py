@@ -19,6 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from proxy.confdir import reason
 from proxy.ledger import schema
 from proxy.ledger.entries import DecisionEntry, Entry, LedgerError, OutcomeEntry, StoredAnswer
 from proxy.ledger.query import open_reader
@@ -99,8 +100,9 @@ class Ledger:
                 os.close(lock_fd)
                 raise
         except OSError as error:
-            what = (error.strerror or str(error)).lower()
-            raise LedgerError(f"cannot open the ledger `{path}`: {what}; give another one with `--ledger`") from None
+            raise LedgerError(
+                f"cannot open the ledger `{path}`: {reason(error)}; give another one with `--ledger`"
+            ) from None
         except SQLAlchemyError as error:
             raise LedgerError(f"cannot open the ledger `{path}`: {_cause(error)}") from None
 
@@ -215,6 +217,7 @@ class Ledger:
         rows: list[Row] = []
         rules: list[tuple[str, int]] = []
         answers: list[tuple[str, int, bytes]] = []
+        ended: list[str] = []
         head = self._head
         with self._connection.begin():
             for seq, entry, answer in batch:
@@ -229,7 +232,8 @@ class Ledger:
                     if entry.action == "allow":
                         self._sent[entry.id] = seq
                 elif isinstance(entry, OutcomeEntry):
-                    call_seq = self._sent.pop(entry.id, None) or self._find_call(entry.id)
+                    call_seq = self._sent.get(entry.id) or self._find_call(entry.id)
+                    ended.append(entry.id)
                 row = row_of(entry, seq, call_seq, head, stored)
                 rows.append(row)
                 head = row[-1]
@@ -240,6 +244,8 @@ class Ledger:
             if answers:
                 self._connection.exec_driver_sql(INSERT_ANSWER, answers)
         self._head = head
+        for call_id in ended:
+            self._sent.pop(call_id, None)
 
     def _find_call(self, call_id: str) -> int | None:
         """The decision on a call that was let out by an earlier owner, or that has an outcome already."""

@@ -41,7 +41,7 @@ class Vault:
         """The answer to call `call_id`. Raises `LedgerError` when it was changed or sealed with another key."""
         try:
             plain = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], call_id.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise LedgerError(f"the stored answer to `{call_id}` was changed, or sealed with another key") from None
         return msgspec.msgpack.decode(plain, type=StoredAnswer)
 
