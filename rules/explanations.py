@@ -292,6 +292,25 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "tools: {open: POST https://shop.example.com/open, close: POST https://shop.example.com/close}\n"
         "rules: [{id: open, tool: [open, close], allow: true, dedupe: {until: close}}]",
     ),
+    "test": (
+        "A test is a `name`, a `call` (or `calls`, or `earlier` ones) and what is expected of it. A call has a request,"
+        " at most one body, and happens after the calls before it.",
+        "tests:\n  - {name: a deletion is refused, call: {request: files.example.com}, expect: deny}",
+        "tests:\n  - {name: a deletion is refused, call: {request: DELETE https://files.example.com/a}, expect: deny}",
+    ),
+    "unknown-rule": (
+        "A test expects something of a rule that no file has.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true}]\n"
+        "tests:\n"
+        "  - name: files may be read\n"
+        "    call: {request: GET https://files.example.com/a}\n"
+        "    expect: {decision: allow, rule: file}",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true}]\n"
+        "tests:\n"
+        "  - name: files may be read\n"
+        "    call: {request: GET https://files.example.com/a}\n"
+        "    expect: {decision: allow, rule: files}",
+    ),
     "unlimited-writes": (
         "A warning. The rule allows calls that change something, and no dedupe and no throttle counts them: an "
         "agent that loops repeats them without end. A tool whose POSTs only read can say `effect: read`.",
