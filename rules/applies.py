@@ -19,6 +19,7 @@ from rules.call import Call
 from rules.decision import Plain
 from rules.fields import Field, Value, plain, read_field
 from rules.index import Hit
+from rules.pattern import Pattern
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
 from rules.where import Miss, Side
 
@@ -30,22 +31,27 @@ class Ambiguous(Exception):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A target that matches: what it captured, and whether it names the host literally."""
+    """A target that matches: its pattern, and what that captured."""
 
     bindings: Bindings
-    exact_host: bool
+    pattern: Pattern | None
+
+    @property
+    def exact_host(self) -> bool:
+        """Whether it names the host literally."""
+        return self.pattern is not None and self.pattern.exact_host
 
 
-ANYTHING = Target({}, False)
+ANYTHING = Target({}, None)
 """The target of a selector that names neither tool nor match."""
 
 
 class Naming(msgspec.Struct, frozen=True):
-    """The tool that names the call, or none; whether the call writes; whether that tool names the host literally."""
+    """The tool that names the call, or none; whether the call writes; the pattern by which the tool names it."""
 
     tool: Tool | None
     writes: bool
-    exact_host: bool = False
+    pattern: Pattern | None = None
 
     @property
     def name(self) -> str:
@@ -60,6 +66,7 @@ class Reading:
         self.call = call
         self.now_ns = now_ns
         self.facts: dict[str, Plain] = {}
+        self._values: dict[str, Value] = {}
         self.tool_hits: list[Hit] = []
         self.rule_hits: dict[tuple[str, str], list[Hit]] = {}
         self.tool_name = ""
@@ -74,9 +81,16 @@ class Reading:
 
     def read(self, field: Field, bindings: Bindings) -> Value:
         """The value of `field`, put on record. Where two rules see different captures, each is recorded."""
+        name = field.text
+        captured = field.place == "path"
+        if not captured and name in self._values:
+            return self._values[name]
         value = read_field(self.call, bindings, field, self.tool_name)
         shown = plain(value)
-        name = field.text
+        if not captured:
+            self._values[name] = value
+            self.facts[name] = shown
+            return value
         if self.facts.setdefault(name, shown) != shown:
             others = sum(each.startswith(f"{name}#") for each in self.facts)
             if shown not in [self.facts[f"{name}#{n + 2}"] for n in range(others)]:
@@ -102,7 +116,7 @@ class Reading:
         """
         best: tuple[tuple[tuple[int, ...], ...], bool] | None = None
         tools: list[str] = []
-        exact_host = False
+        pattern: Pattern | None = None
         for hit in self.tool_hits:
             match = self._match(hit)
             rank = (hit.pattern.specificity, match.where is None)
@@ -110,14 +124,15 @@ class Reading:
                 continue
             if self._where(match, hit.bindings, "allow"):
                 if best is None or rank < best:
-                    best, tools, exact_host = rank, [], hit.pattern.exact_host
+                    best, tools, pattern = rank, [], hit.pattern
                 if hit.target.name not in tools:
                     tools.append(hit.target.name)
         if len(tools) > 1:
             raise Ambiguous(f"the tools `{tools[0]}` and `{tools[1]}` both name this call")
         tool = self.ruleset.tools[tools[0]] if tools else None
         self.tool_name = tool.name if tool else ""
-        return Naming(tool, writes(tool, self.call.method), exact_host)
+        self._values.pop("tool", None)
+        return Naming(tool, writes(tool, self.call.method), pattern)
 
     def applies(self, rule: Rule, side: Literal["allow", "deny", "guard"]) -> Target | None:
         """The target under which `rule` applies for `side`, or None when it does not apply."""
@@ -183,7 +198,7 @@ class Reading:
         if select.matches is not None:
             hits += self.rule_hits.get((kind, rule_id), ())
         return [
-            Target({**outer.bindings, **hit.bindings} if outer.bindings else hit.bindings, hit.pattern.exact_host)
+            Target({**outer.bindings, **hit.bindings} if outer.bindings else hit.bindings, hit.pattern)
             for hit in hits
             if (lenient or not hit.only_denies) and self.fits(hit, side)
         ]

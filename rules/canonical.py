@@ -9,15 +9,21 @@ RFC 8785 is not used: it reads numbers as doubles, so 2^53 and 2^53 + 1 would be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from json import JSONEncoder
 from json.encoder import encode_basestring_ascii
 
 from rules.call import Body, Json
 
 _quote: Callable[[str], str] = encode_basestring_ascii
-_PLAIN_INT = 10**18
-"""Integers below this are written by `str`, which is slow, and in CPython limited, for very long ones."""
+_fast = JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False, allow_nan=False)
+
+PLAIN_DIGITS = 40
+"""Whole numbers up to so many digits are written out; longer ones get an exponent."""
+
+_LONG_NUMBER = re.compile(rf"[0-9]{{{PLAIN_DIGITS + 1}}}")
 
 
 def frame(*parts: bytes) -> bytes:
@@ -26,12 +32,10 @@ def frame(*parts: bytes) -> bytes:
 
 
 def canonical_number(value: int | Decimal) -> str:
-    """The one text of a number: shortest digits, then `e` and a power of ten unless that is 0.
+    """The one text of a number: its digits when it is whole and not too long, else digits, `e` and a power of ten.
 
-    The exponent is never expanded, so `1e999999999` costs nothing. Minus zero is zero.
+    An exponent is not expanded beyond that, so `1e999999999` costs nothing. Minus zero is zero.
     """
-    if isinstance(value, int) and -_PLAIN_INT < value < _PLAIN_INT and (value % 10 or not value):
-        return str(value)
     sign, digits, exponent = Decimal(value).as_tuple()
     assert isinstance(exponent, int), "the decoder refuses NaN and Infinity"
     text = "".join(map(str, digits)).lstrip("0")
@@ -39,11 +43,23 @@ def canonical_number(value: int | Decimal) -> str:
     if not short:
         return "0"
     exponent += len(text) - len(short)
-    return f"{'-' if sign else ''}{short}{f'e{exponent}' if exponent else ''}"
+    minus = "-" if sign else ""
+    if exponent >= 0 and len(short) + exponent <= PLAIN_DIGITS:
+        return f"{minus}{short}{'0' * exponent}"
+    return f"{minus}{short}e{exponent}"
 
 
 def canonical_json(value: Json) -> bytes:
-    """The canonical bytes of a decoded JSON value. Works with an own stack, so depth is no limit."""
+    """The canonical bytes of a decoded JSON value. However deep it is nested, the stack of Python does not grow."""
+    try:
+        text = _fast.encode(value)
+    except (TypeError, RecursionError, ValueError):  # a Decimal, too deep, an integer too long for `str`
+        return _canonical_slowly(value)
+    return _canonical_slowly(value) if _LONG_NUMBER.search(text) else text.encode("ascii")
+
+
+def _canonical_slowly(value: Json) -> bytes:
+    """As `canonical_json`, for every value: with an own stack, and numbers by value."""
     out: list[str] = []
     stack: list[Json | bytes] = [value]  # bytes are punctuation: no JSON value is bytes
     while stack:
@@ -62,17 +78,14 @@ def canonical_json(value: Json) -> bytes:
             out.append("{")
             stack.append(b"}")
             for key in sorted(item, reverse=True):
-                stack.append(item[key])
-                stack.append((_quote(key) + ":").encode("ascii"))
-                stack.append(b",")
+                stack += (item[key], (_quote(key) + ":").encode("ascii"), b",")
             if item:
                 stack.pop()
         else:
             out.append("[")
             stack.append(b"]")
             for element in reversed(item):
-                stack.append(element)
-                stack.append(b",")
+                stack += (element, b",")
             if item:
                 stack.pop()
     return "".join(out).encode("ascii")
@@ -80,7 +93,12 @@ def canonical_json(value: Json) -> bytes:
 
 def canonical_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
     """Pairs of a query or form: sorted by name, equal names in the order sent."""
-    return canonical_json([[name, value] for name, value in sorted(pairs, key=lambda pair: pair[0])])
+    return frame(*[text_bytes(text) for pair in sorted(pairs, key=lambda pair: pair[0]) for text in pair])
+
+
+def text_bytes(text: str) -> bytes:
+    """UTF-8; halves of surrogate pairs, which JSON may hold, keep apart too."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def canonical_body(body: Body) -> bytes:
@@ -92,8 +110,11 @@ def canonical_body(body: Body) -> bytes:
     if body.kind == "form":
         return frame(b"form", canonical_pairs(body.fields))
     if body.kind == "multipart":
-        parts: list[Json] = [[part.name, part.filename, part.media_type, part.sha256.hex()] for part in body.parts]
-        return frame(b"multipart", canonical_json(parts))
+        parts = [
+            frame(*[text_bytes(text) for text in (part.name, part.filename, part.media_type)], part.sha256)
+            for part in body.parts
+        ]
+        return frame(b"multipart", *parts)
     if body.kind in ("text", "binary"):
         return frame(b"bytes", body.sha256)
     raise ValueError(f"a body that is `{body.kind}` has no canonical form")

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import groupby
 
 import msgspec
 
-from rules.applies import Ambiguous, Bindings, Naming, Reading, writes
+from rules.applies import Ambiguous, Bindings, Naming, Reading, Target, writes
 from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Action, Answer, Change, Decision, Outcome, Twin, Violation
@@ -170,6 +171,10 @@ class _View:
         return sha256(frame(b"monitor" if self._monitored else b"enforce", *parts)).hexdigest()[:32]
 
 
+def _stage(guarding: _Guarding) -> int:
+    return guarding.guard.stage
+
+
 PASS = Pass()
 
 
@@ -196,27 +201,15 @@ class _Deciding:
         self.rules = self.reading.candidates()
         self.naming = Naming(None, writes(None, call.method))
         self.allowing: list[str] = []
-        self.exact_host = False
+        self.targets: dict[str, Target] = {}
         self.would: list[Violation] = []
         self.final = False
 
     def decide(self) -> Decision:
         decision = self.permission() or self._guarded()
         if self.ruleset.mode == "monitor" and not self.final:
-            return _watched(decision, self.now_ns)
-        if decision.action == "allow" and self._names_host():
-            return msgspec.structs.replace(decision, exact_host=True)
+            return _watched(decision, self.now_ns, self._exact_host())
         return decision
-
-    def _names_host(self) -> bool:
-        """Does a rule that allows the call name its host literally, by its own pattern or by its tool's?"""
-        for rule_id in self.allowing:
-            tools = self.ruleset.by_id[rule_id].select.tools or frozenset()
-            hits = [hit for hit in self.reading.tool_hits if hit.target.name in tools]
-            hits += self.reading.rule_hits.get(("rule", rule_id), ())
-            if any(hit.pattern.exact_host for hit in hits):
-                return True
-        return False
 
     # -- stages 0 to 2
 
@@ -237,7 +230,7 @@ class _Deciding:
                     target = self.reading.applies(rule, "allow")
                     if target:
                         self.allowing.append(rule.id)
-                        self.exact_host = self.exact_host or target.exact_host
+                        self.targets[rule.id] = target
             except ConditionError as error:
                 errors.append(Violation(rule.id, "policy-error", _could_not(error)))
         refusing = self._enforced(denies) + self._enforced(errors)
@@ -321,8 +314,8 @@ class _Deciding:
             return self._refusal("deny", errors, errors[0].detail)
         changes: list[Change] = []
         send_at_ns = 0
-        for stage in sorted({each.guard.stage for each in guards}):
-            here = [each for each in guards if each.guard.stage == stage]
+        for _, stage in groupby(sorted(guards, key=_stage), _stage):
+            here = list(stage)
             send_at_ns = max(send_at_ns, self._check(here))
             refusal = self._refused(here)
             if refusal is not None:
@@ -338,10 +331,15 @@ class _Deciding:
             self.naming.name,
             would=tuple(self.would),
             send_at_ns=send_at_ns,
-            exact_host=self.exact_host or self.naming.exact_host,
+            exact_host=self._exact_host(),
             facts=self.reading.facts,
             changes=tuple(changes),
         )
+
+    def _exact_host(self) -> bool:
+        """Does a target that allows the call, or the tool that names it, name the host literally?"""
+        named = self.naming.pattern
+        return (named is not None and named.exact_host) or any(target.exact_host for target in self.targets.values())
 
     def _applying(self) -> tuple[list[_Guarding], list[Violation]]:
         """The guards that apply, by rule; and the rules of which it cannot be told."""
@@ -353,7 +351,8 @@ class _Deciding:
             if not rule.guards:
                 continue
             try:
-                target = self.reading.applies(rule, "guard")
+                # an allow is read more strictly than a guard: where it applies, the guards beside it do
+                target = self.targets.get(rule.id) or self.reading.applies(rule, "guard")
             except ConditionError as error:
                 errors += self._enforced([Violation(rule.id, "policy-error", _could_not(error))])
                 continue
@@ -529,7 +528,7 @@ def _delayed(wait_ns: int) -> str:
     return f"The call would have waited {seconds_up(wait_ns)} s for its turn."
 
 
-def _watched(decision: Decision, now_ns: int) -> Decision:
+def _watched(decision: Decision, now_ns: int, exact_host: bool) -> Decision:
     """What global monitor mode makes of a decision: the call goes out, and what would have happened is on record."""
     would = decision.violations
     if decision.action == "replay":
@@ -543,7 +542,7 @@ def _watched(decision: Decision, now_ns: int) -> Decision:
         decision.rules if decision.action == "allow" else (),
         decision.tool,
         would=would + decision.would,
-        exact_host=decision.exact_host,
+        exact_host=exact_host,
         facts=decision.facts,
         changes=decision.changes,
     )

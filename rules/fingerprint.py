@@ -15,7 +15,7 @@ from hashlib import sha256
 import msgspec
 
 from rules.call import Body, Call, Json, Part
-from rules.canonical import canonical_body, canonical_json, canonical_pairs, frame
+from rules.canonical import canonical_body, canonical_json, canonical_pairs, frame, text_bytes
 from rules.fields import EACH, Absent, Field, Many, Step, Value
 
 VERSION = b"borderpost-fingerprint-1"
@@ -27,6 +27,8 @@ SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-toke
 
 def value_bytes(value: Value) -> bytes:
     """The canonical bytes of a field's value; absent, single and several values never share them."""
+    if isinstance(value, str):
+        return frame(b"text", text_bytes(value))
     if isinstance(value, Absent):
         return frame(b"absent")
     if isinstance(value, Many):
@@ -48,16 +50,16 @@ def fingerprint(
     if key is None:
         asked = _whole(call, ignore)
     else:
-        asked = frame(b"key", *[frame(name.encode(), value_bytes(value)) for name, value in key])
+        asked = frame(b"key", *[frame(text_bytes(name), value_bytes(value)) for name, value in key])
     return sha256(
         frame(
             VERSION,
-            frame(*[frame(name.encode(), value_bytes(value)) for name, value in by]),
+            frame(*[frame(text_bytes(name), value_bytes(value)) for name, value in by]),
             call.method.encode(),
             call.scheme.encode(),
             call.host.encode(),
             b"%d" % call.port,
-            canonical_json(list(call.segments)),
+            frame(*[text_bytes(segment) for segment in call.segments]),
             asked,
         )
     ).hexdigest()
@@ -75,7 +77,7 @@ def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
     if body.kind == "json":
         body = _without_envelope(body)
     essence = body.media_type.partition(";")[0].strip().lower()
-    return frame(b"whole", canonical_pairs(query), essence.encode(), canonical_body(body))
+    return frame(b"whole", canonical_pairs(query), text_bytes(essence), canonical_body(body))
 
 
 def _without_envelope(body: Body) -> Body:

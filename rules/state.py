@@ -7,7 +7,7 @@ else writes to it, so the same changes make the same state, now or after a resta
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, cast
 
 import msgspec
 
@@ -34,8 +34,7 @@ class State:
         found = self.tables.get(kind.verb)
         if found is None:
             found = self.tables[kind.verb] = kind()
-        assert isinstance(found, kind)
-        return found
+        return cast(T, found)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and self.tables == other.tables

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, cast
 import msgspec
 
 from rules.call import Call
-from rules.canonical import canonical_json, frame
+from rules.canonical import frame, text_bytes
 from rules.decision import Answer, Change, OutcomeKind
 from rules.fields import ABSENT, Field, Value
 from rules.fingerprint import fingerprint, value_bytes
@@ -286,7 +286,7 @@ class Dedupe(msgspec.Struct, frozen=True):
         for name, value in call.headers:
             if name in CLIENT_KEY_HEADERS and value:
                 who = [text.encode() for text in (self.rule, call.agent, call.credential, call.host, name)]
-                client_key = view.key(b"client-key", *who, value.encode("utf-8", "surrogatepass"))
+                client_key = view.key(b"client-key", *who, text_bytes(value))
                 client_keys.append(client_key)
                 held = claims.by_client_key.get(client_key)
                 if held is not None and held != key and claims.live(held, now_ns) is not None:
@@ -372,13 +372,13 @@ SCOPES = ("agent", "run")
 
 def path_key(call: Call) -> str:
     """The key of the resource that `call` writes to."""
-    where = (call.scheme.encode(), call.host.encode(), b"%d" % call.port, canonical_json(list(call.segments)))
-    return sha256(frame(*where)).hexdigest()[:32]
+    where = (call.scheme.encode(), call.host.encode(), b"%d" % call.port)
+    return sha256(frame(*where, *[text_bytes(segment) for segment in call.segments])).hexdigest()[:32]
 
 
 def until_key(tool: str, scope: Sequence[tuple[str, Value]]) -> str:
     """The key of "a success of `tool` within `scope`"."""
-    parts = [frame(name.encode(), value_bytes(value)) for name, value in sorted(scope, key=lambda pair: pair[0])]
+    parts = [frame(text_bytes(name), value_bytes(value)) for name, value in sorted(scope, key=lambda pair: pair[0])]
     return sha256(frame(tool.encode(), *parts)).hexdigest()[:32]
 
 
