@@ -5,7 +5,6 @@ What they mean is `rules.load`'s business. Here a set of files is read so that a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
@@ -19,6 +18,8 @@ from proxy.confdir import reason
 from rules.problems import Mark, Problem, RuleFileError, render
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rules.load import Loaded
 
 UNREADABLE = "unreadable-file"
@@ -111,6 +112,8 @@ async def watch(
     given: Sequence[Path], directory: Path, mode: Mode | None, stop: asyncio.Event, *, in_force: RuleFiles
 ) -> AsyncIterator[RuleFiles | RulesBroken | RulesMissing]:
     """Each new state of the rule files after `in_force`, good or not, until `stop` is set."""
+    import asyncio  # here: `rules check` does not need it, and should start at once
+
     last: object = in_force.texts
     async for _ in _ticks(_places(given, directory), stop):
         state: RuleFiles | RulesBroken | RulesMissing
@@ -234,6 +237,8 @@ async def _ticks(places: set[Path], stop: asyncio.Event) -> AsyncIterator[None]:
 
     The clock finds what is not told: changes before the watching began, on network file systems, behind links.
     """
+    import asyncio
+
     from watchfiles import awatch
 
     changes = awatch(

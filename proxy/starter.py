@@ -13,6 +13,7 @@ import msgspec
 
 from proxy.confdir import reason
 from proxy.rulefiles import packs
+from rules.cases import run_case
 from rules.load import Source, load
 from rules.problems import RuleFileError
 from rules.schema import schema
@@ -150,13 +151,22 @@ def problem_of(pattern: str) -> str:
 
 
 def compose(chosen: Sequence[str], models: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
-    """The files by name: `main.yaml` for `models` (keys of `MODELS`) and patterns to `allow`, one for each pack."""
+    """The files by name: `main.yaml` for `models` (keys of `MODELS`) and patterns to `allow`, one for each pack.
+
+    Raises `StarterError` where the result would not be right from the first moment.
+    """
     for pattern in allow:
         problem = problem_of(pattern)
         if problem:
             raise StarterError(f"cannot allow `{pattern}`: {problem}")
-    files = {MAIN: _main(models, allow)}
+    # A pack that is chosen brings rules for its model; one that allows everything beside them would defeat them.
+    plain = [name for name in dict.fromkeys(models) if MODELS[name].pack not in chosen]
+    files = {MAIN: _main(plain, tuple(dict.fromkeys(allow)))}
     files |= {f"{name}.yaml": _pack_file(name) for name in dict.fromkeys(chosen)}
+    loaded = load([Source(name, text) for name, text in files.items()], packs())
+    for case in loaded.cases:
+        if not run_case(loaded.ruleset, case).passed:
+            raise StarterError(f"what is allowed is too wide: the test `{case.name}` in `{case.mark.file}` would fail")
     return files | {SCHEMA: json.dumps(schema(), indent=2) + "\n"}
 
 
@@ -182,30 +192,31 @@ def write(files: dict[str, str], project: Path, *, force: bool) -> list[Path]:
 
 def _main(models: Sequence[str], allow: Sequence[str]) -> str:
     used = [MODELS[name].pack for name in models if MODELS[name].pack]
-    text = HEAD
-    if used:
-        text += f"use: [{', '.join(used)}]\n"
-    text += TOOLS + RULES
-    rules = "".join(_model_rule(name) for name in models)
+    uses = f"use: [{', '.join(used)}]\n" if used else ""
+    rules = [_model_rule(name) for name in models]
     if allow:
-        rules += "\n  # Services that the agent uses\n"
-        rules += "".join(
-            f"  - {{id: service-{number}, match: {json.dumps(pattern)}, allow: true, throttle: {LOOSE}}}\n"
-            for number, pattern in enumerate(allow, 1)
-        )
-    if rules:
-        text += f"rules:\n{rules.lstrip(chr(10))}{EXAMPLES}"
-    else:
-        text += f"rules: []  # nothing is allowed yet: put rules here instead of `[]`\n{EXAMPLES}"
+        rules.append("\n  # Services that the agent uses\n")
+        rules += [_rule(f"service-{number}", _match([pattern])) for number, pattern in enumerate(allow, 1)]
+    stated = f"rules:\n{''.join(rules).lstrip(chr(10))}" if rules else "rules: []  # put rules here instead of `[]`\n"
     tests = [] if any("://**" in pattern for pattern in allow) else [REFUSED]
     tests += [REACHED.format(name=name, probe=json.dumps(MODELS[name].probe)) for name in models]
-    return text + ("\ntests:\n" + "".join(tests) if tests else "")
+    return f"{HEAD}{uses}{TOOLS}{RULES}{stated}{EXAMPLES}" + ("\ntests:\n" + "".join(tests) if tests else "")
 
 
 def _model_rule(name: str) -> str:
     model = MODELS[name]
-    what = f'tool: "{model.pack}.*"' if model.pack else f"match: [{', '.join(map(json.dumps, model.patterns))}]"
-    return f"\n  # The agent's model: {model.title}\n  - {{id: model-{name}, {what}, allow: true, throttle: {LOOSE}}}\n"
+    what = f'tool: "{model.pack}.*"' if model.pack else _match(model.patterns)
+    return f"\n  # The agent's model: {model.title}\n{_rule(f'model-{name}', what)}"
+
+
+def _rule(rule_id: str, what: str) -> str:
+    return f"  - id: {rule_id}\n    {what}\n    allow: true\n    throttle: {LOOSE}\n"
+
+
+def _match(patterns: Sequence[str]) -> str:
+    if len(patterns) == 1:
+        return f"match: {json.dumps(patterns[0])}"
+    return "match:" + "".join(f"\n      - {json.dumps(pattern)}" for pattern in patterns)
 
 
 def _pack_file(name: str) -> str:

@@ -68,7 +68,7 @@ def list_calls(rows: Sequence[CallRow], room: int, colour: bool) -> list[str]:
         *([Column("AGENT", 6)] if with_agent else []),
         Column("DECISION", 8),
         Column("STATUS", 6, right=True),
-        Column("CALL", 20),
+        Column("CALL", 24, gives=True),
         Column("RULES", 8),
     ]
     cells = []

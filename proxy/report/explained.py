@@ -32,7 +32,9 @@ def show_all(room: int, colour: bool) -> list[str]:
     """Every code, with the beginning of what it means."""
     problems = [(code, EXPLANATIONS[code]) for code in sorted(EXPLANATIONS)] + [(UNREADABLE, show(UNREADABLE) or "")]
     lines = [paint("problems in rule files", "bold", colour)]
-    lines += _table([(code, text.removeprefix("A warning. ").partition(". ")[0]) for code, text in problems], room, colour)
+    lines += _table(
+        [(code, text.removeprefix("A warning. ").partition(". ")[0]) for code, text in problems], room, colour
+    )
     lines += ["", paint("refusals", "bold", colour)]
     return lines + _table([(code, f"{CODES[code].status} {CODES[code].title}") for code in sorted(CODES)], room, colour)
 
@@ -45,4 +47,4 @@ def similar(code: str) -> str:
 
 def _table(pairs: list[tuple[str, str]], room: int, colour: bool) -> list[str]:
     rows = [[Cell(code, "cyan"), Cell(text)] for code, text in pairs]
-    return table([Column("CODE", 24), Column("MEANING", 20)], rows, room, colour)
+    return table([Column("CODE", 24), Column("MEANING", 20, gives=True)], rows, room, colour)

@@ -8,7 +8,7 @@ from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Tool
 
 def show_rules(ruleset: RuleSet, room: int, colour: bool) -> list[str]:
     """One line a rule."""
-    columns = [Column("RULE", 12), Column("SAYS", 6), Column("CALLS", 20), Column("FROM", 8)]
+    columns = [Column("RULE", 12), Column("SAYS", 6), Column("CALLS", 20, gives=True), Column("FROM", 8)]
     rows = [
         [Cell(rule.id, "bold"), _says(rule, ruleset), Cell(_calls(rule)), Cell(rule.source, "dim")]
         for rule in ruleset.rules
@@ -18,7 +18,7 @@ def show_rules(ruleset: RuleSet, room: int, colour: bool) -> list[str]:
 
 def show_tools(ruleset: RuleSet, room: int, colour: bool) -> list[str]:
     """One line a tool, with the number of rules that name it."""
-    columns = [Column("TOOL", 16), Column("EFFECT", 6), Column("RULES", 5, right=True), Column("CALLS", 20)]
+    columns = [Column("TOOL", 16), Column("EFFECT", 6), Column("RULES", 5, right=True), Column("CALLS", 20, gives=True)]
     rows = []
     for tool in ruleset.tools.values():
         count = len(ruleset.by_tool.get(tool.name, ()))

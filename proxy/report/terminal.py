@@ -29,11 +29,12 @@ OF_DECISION: dict[str, Style] = {
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column of a table. `least`: it is never made narrower. `right`: numbers stand right."""
+    """A column of a table: numbers stand `right`; one that `gives` is narrowed first, none below its `least`."""
 
     title: str
     least: int = 4
     right: bool = False
+    gives: bool = False
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -94,17 +95,20 @@ def hung(head: str, text: str, room: int) -> list[str]:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int, colour: bool) -> list[str]:
-    """The lines of a table within `room` columns: the widest column that may shrink gives way first."""
+    """The lines of a table within `room` columns, if the least widths permit."""
     shown = [[Cell(visible(cell.text), cell.style) for cell in row] for row in rows]
     widths = [
         max([columns_of(column.title), *(columns_of(row[index].text) for row in shown)])
         for index, column in enumerate(columns)
     ]
-    while sum(widths) + 2 * (len(widths) - 1) > room:
-        widest = max(range(len(widths)), key=lambda index: widths[index] - columns[index].least)
-        if widths[widest] <= columns[widest].least:
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    while excess > 0:
+        slack = [widths[index] - column.least for index, column in enumerate(columns)]
+        widest = max(range(len(widths)), key=lambda index: (slack[index] > 0 and columns[index].gives, slack[index]))
+        if slack[widest] <= 0:
             break
         widths[widest] -= 1
+        excess -= 1
     titles = [Cell(column.title, "dim") for column in columns]
     return [_line(columns, row, widths, colour) for row in [titles, *shown]]
 
