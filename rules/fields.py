@@ -196,8 +196,6 @@ def _read_body(body: Body, steps: tuple[Step, ...]) -> Value:
         return ABSENT
     found: list[Json | Absent] = []
     ambiguous = _walk(root, steps, 0, found)
-    if ambiguous:
-        found = [value for value in found if value is not ABSENT]
     if all(value is ABSENT for value in found):
         return ABSENT
     if ambiguous or EACH in steps:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 DEPTH = 8
-"""Names of form fields may nest this deep (`a[b][c]` is three); deeper ones can be read in no way."""
+"""Names of form fields may nest this deep (`a[b][c]` is three); what deeper ones mean is left open."""
 
 
 class Either(msgspec.Struct, frozen=True):
@@ -26,14 +26,14 @@ class Indexed(dict[str, object]):
 
 
 class _Slot(msgspec.Struct):
-    """One place of a form while it is decoded. `odd`: values whose names are not well formed from here on."""
+    """One place of a form while it is decoded. `odd`: values whose names go on in a way that can not be read."""
 
     values: list[object] = []
     members: dict[str, _Slot] = {}
     odd: list[object] = []
 
 
-_BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+_BRACKETS = re.compile(r"(?:\[[^\[\]]*\])*")
 _KEY = re.compile(r"\[([^\[\]]*)\]")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -42,17 +42,15 @@ def tree(pairs: Iterable[tuple[str, object]], wanted: str | None) -> dict[str, o
     """The object that bracket names spell; with `wanted`, no other member of it than that."""
     root = _Slot()
     for name, value in pairs:
-        head = name.split("[", 1)[0]
-        if wanted not in (None, name, head):
+        head = name if name == wanted else name.split("[", 1)[0]
+        if wanted not in (None, head):
             continue
-        parsed = _BRACKETS.fullmatch(name)
-        keys = _KEY.findall(parsed[2]) if parsed else []
-        if not parsed or len(keys) >= DEPTH:
-            if name != wanted:
-                root.members.setdefault(head, _Slot()).odd.append(value)
-                continue
-            head, keys = name, []
         slot = root.members.setdefault(head, _Slot())
+        parsed = _BRACKETS.fullmatch(name, len(head))
+        keys = _KEY.findall(name, len(head)) if parsed else []
+        if not parsed or len(keys) >= DEPTH:
+            slot.odd.append(value)
+            continue
         for key in keys:
             slot = slot.members.setdefault(key, _Slot())
         slot.values.append(value)
