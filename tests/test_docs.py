@@ -15,7 +15,7 @@ import doctest
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -33,7 +33,6 @@ PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("**/*.md"))]
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
-CHECKED = {"yaml", "json", "python", "sh", "console", "text"}
 RUN = {"rules", "init", "env", "agent", "--version", "--help"}
 """Commands of `console` blocks that are run: those that end by themselves and need no proxy."""
 
@@ -57,10 +56,6 @@ def examples(page: Path) -> Iterator[Example]:
 EXAMPLES = [example for page in PAGES for example in examples(page)]
 
 
-def of(*languages: str) -> list[object]:
-    return [pytest.param(one, id=f"{one.page}:{one.line}") for one in EXAMPLES if one.language in languages]
-
-
 def whole_file(page: str) -> str | None:
     """The first rule file of a page that is whole."""
     return next((one.text for one in EXAMPLES if one.page == page and one.language == "yaml" and whole(one)), None)
@@ -82,13 +77,7 @@ def commands(example: Example) -> Iterator[tuple[list[str], str]]:
             yield shlex.split(line, comments=True), ""
 
 
-def test_every_example_says_what_it_is() -> None:
-    assert [(one.page, one.line, one.language) for one in EXAMPLES if one.language not in CHECKED] == []
-    assert any(one.page == "README.md" for one in EXAMPLES)
-
-
-@pytest.mark.parametrize("example", of("yaml"))
-def test_rule_files_load_and_pass_their_tests(example: Example) -> None:
+def rule_file(example: Example, directory: Path) -> None:
     sources = [Source(f"{example.page}:{example.line}", example.text)]
     if not whole(example):
         beside = whole_file(example.page)
@@ -96,21 +85,10 @@ def test_rule_files_load_and_pass_their_tests(example: Example) -> None:
         sources.append(Source(f"{example.page}:{example.line}", f"version: 1\n{example.text}"))
     loaded = load(sources, packs())
     for case in loaded.cases:
-        assert run_case(loaded.ruleset, case) == []
+        assert run_case(loaded.ruleset, case).mismatches == ()
 
 
-@pytest.mark.parametrize("example", of("json"))
-def test_json_parses(example: Example) -> None:
-    json.loads(example.text)
-
-
-@pytest.mark.parametrize("example", of("python"))
-def test_python_compiles(example: Example) -> None:
-    compile(example.text, f"{example.page}:{example.line}", "exec")
-
-
-@pytest.mark.parametrize("example", of("sh", "console"))
-def test_commands_exist(example: Example) -> None:
+def shell(example: Example, directory: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (HOUSE / "Makefile").read_text(), re.MULTILINE))
     for words, _ in commands(example):
         if words[:1] == ["make"]:
@@ -136,16 +114,47 @@ def unknown(command: click.Command, words: list[str]) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("example", of("console"))
-def test_what_is_shown_is_what_is_printed(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("CONFDIR", "LEDGER"):
-        monkeypatch.setenv(f"BORDERPOST_{name}", str(tmp_path / name.lower()))
+def session(example: Example, directory: Path) -> None:
+    shell(example, directory)
     rules = whole_file(example.page)
     if rules is not None:
-        (tmp_path / "borderpost.yaml").write_text(rules)
+        (directory / "borderpost.yaml").write_text(rules)
     for words, shown in commands(example):
         if words[0] == "borderpost" and len(words) > 1 and words[1] in RUN:
             printed = CliRunner().invoke(cli.cli, words[1:], prog_name="borderpost").output
             same = doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS)
-            assert same, f"{shlex.join(words)} prints\n{printed}\ninstead of\n{shown}"
+            assert same, f"`{shlex.join(words)}` prints\n{printed}\ninstead of\n{shown}"
+
+
+CHECKS: dict[str, Callable[[Example, Path], object]] = {
+    "yaml": rule_file,
+    "json": lambda example, _: json.loads(example.text),
+    "python": lambda example, _: compile(example.text, f"{example.page}:{example.line}", "exec"),
+    "sh": shell,
+    "console": session,
+    "text": lambda example, _: None,
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"{example.page}:{example.line}")
+def test_example(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONFDIR", "LEDGER"):
+        monkeypatch.setenv(f"BORDERPOST_{name}", str(tmp_path / name.lower()))
+    assert example.language in CHECKS, "say what the example is: its language is written after the fence"
+    CHECKS[example.language](example, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("rules check --rules x", []),
+        ("log --run r_1 --since 10m", []),
+        ("run --agent a -- curl --no-such-option", []),
+        ("rules chek", ["chek"]),
+        ("run --no-such-option", ["--no-such-option"]),
+        ("log list --sinse 10m", ["--sinse"]),
+    ],
+)
+def test_a_wrong_command_is_seen(line: str, wrong: list[str]) -> None:
+    assert unknown(cli.cli, line.split()) == wrong

@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import rules.load
+
 HOUSE = Path(__file__).parents[1]
 ROOMS = ("rules", "proxy", "cli")
 
@@ -175,20 +177,25 @@ def test_help_loads_neither_mitmproxy_nor_sqlalchemy() -> None:
     assert libraries & {"mitmproxy", "sqlalchemy", "rich", "watchfiles", "cryptography"} == set()
 
 
-def test_what_is_imported_is_declared() -> None:
+def test_what_is_imported_is_declared_and_the_reverse() -> None:
     """An installed Borderpost has its declared dependencies and no others, least of all those for development."""
     project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
     declared = {distribution(re.split(r"[^A-Za-z0-9._-]", text)[0]) for text in project["dependencies"]}
     places = packages_distributions()
-    undeclared = {
-        (module.name, package)
+    imported_from = {
+        distribution(places.get(package, [package])[0])
         for module in MODULES.values()
         for package in {name.partition(".")[0] for name in module.imports}
-        if package not in sys.stdlib_module_names
-        and package not in ROOMS
-        and not {distribution(name) for name in places.get(package, ())} & declared
+        if package not in sys.stdlib_module_names and package not in ROOMS
     }
-    assert undeclared == set()
+    assert imported_from - declared == set()
+    assert declared - imported_from == {"tzdata"}  # read by zoneinfo
+
+
+def test_there_is_one_version() -> None:
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
+    assert project["version"] == rules.load.VERSION
+    assert f"## {project['version']}" in (HOUSE / "CHANGELOG.md").read_text()
 
 
 def distribution(name: str) -> str:
