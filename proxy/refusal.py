@@ -7,10 +7,10 @@ Nothing here reveals a secret, and nothing an agent reads holds control or direc
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 
 import msgspec
 
@@ -30,6 +30,8 @@ _EXECUTED: dict[Executed, str] = {
     "yes": "It was executed already.",
     "unknown": "Whether it was executed is not known.",
 }
+_SAYS_EXECUTED = ("executed", "took effect", "is unknown")
+"""A detail that says one of these has said it already."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -101,10 +103,12 @@ def _reply(
         when = "changed only"  # waiting would not help: no time is known at which it could succeed
     sentences = readable(detail, _DETAIL_CAP)
     sentences = sentences[:1].upper() + sentences[1:]
-    if "executed" not in sentences:
+    if not any(words in sentences for words in _SAYS_EXECUTED):
         sentences = f"{sentences} {_EXECUTED[executed]}".lstrip()
-    title = entry.title + (f" ({', '.join(rules)})" if rules else "")
-    message = readable(f"{title}: {sentences}{_advice(when, after_s)}", 2 * _DETAIL_CAP)
+    named = f" ({', '.join(rules)})" if rules else ""
+    lead = "" if sentences.startswith(entry.title) else f"{entry.title}{named}: "
+    steps = [readable(step, _DETAIL_CAP) for step in advice]
+    message = readable(f"{lead}{sentences} {' '.join(steps) or _advice(when, after_s)}", 2 * _DETAIL_CAP)
     problem: dict[str, Plain] = {
         "type": f"urn:borderpost:refusal:{code}",
         "title": entry.title,
@@ -114,8 +118,8 @@ def _reply(
         "executed": executed,
         "retry": {"when": when, "after_s": after_s},
         "violations": [_violation(violation) for violation in violations],
-        "next": [readable(step, _DETAIL_CAP) for step in advice],
-        "call": call_id,
+        "next": list[Plain](steps),
+        "call": _ascii(call_id),
         "message": message,
         "__type": _type_name(code),
         "errors": [{"message": message, "code": code}],
@@ -124,8 +128,8 @@ def _reply(
     if after_s is not None:
         problem["resets_at"] = _utc(now_ns + retry_after_ns)
     if first_call:
-        problem["first_call"] = first_call
-    body = (json.dumps(problem, ensure_ascii=False) + "\n").encode("utf-8") if method != "HEAD" else b""
+        problem["first_call"] = _ascii(first_call)
+    body = msgspec.json.encode(problem) + b"\n" if method != "HEAD" else b""
     headers = [
         ("content-type", "application/problem+json"),
         ("cache-control", "no-store"),
@@ -153,7 +157,8 @@ def readable(text: str, cap: int) -> str:
     """`text` on one line, without control, format (bidi, zero-width) and unassigned characters, at most `cap` long."""
     if not (text.isascii() and text.isprintable()):
         text = "".join(" " if _separates(char) else char for char in text if _shows(char))
-    text = " ".join(text.split())
+    if "  " in text or text.strip(" ") != text:
+        text = " ".join(text.split())
     return text if len(text) <= cap else text[: cap - 3] + "..."
 
 
@@ -168,16 +173,16 @@ def _shows(char: str) -> bool:
 def _advice(when: str, after_s: int | None) -> str:
     """The last sentence for the model: what sending it again would do."""
     if when.startswith("never"):
-        return " Sending it again will be refused again."
+        return "Sending it again will be refused again."
     if when == "yes" and after_s is not None:
-        return f" Try again in {after_s} s."
+        return f"Try again in {after_s} s."
     return ""
 
 
 def _violation(violation: Violation) -> dict[str, Plain]:
     return {
         "rule": readable(violation.rule, _FIELD_CAP),
-        "code": violation.code,
+        "code": readable(violation.code, _FIELD_CAP),
         "detail": readable(violation.detail, _DETAIL_CAP),
         "field": readable(violation.field, _FIELD_CAP),
         "actual": readable(violation.actual, _FIELD_CAP),
@@ -193,6 +198,8 @@ def _reason(entry: Code, rules: Iterable[str]) -> str:
 
 def _ascii(text: str) -> str:
     """Printable ASCII only, what else there is as `?`."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(char if " " <= char <= "~" else "?" for char in text)
 
 
@@ -206,7 +213,9 @@ def _proxy_status(entry: Code, code: str, rules: tuple[str, ...]) -> str:
     return f"borderpost; error={entry.proxy_status}; details={_quoted(details[:_FIELD_CAP])}"
 
 
+@cache
 def _type_name(code: str) -> str:
+    """`policy-denied` as AWS would write it: `PolicyDenied`."""
     return "".join(word.capitalize() for word in code.split("-"))
 
 

@@ -1,7 +1,7 @@
 """A request body: raw bytes -> content-decoded -> read as its media type says, strictly and once.
 
 Nothing is guessed: what a rule decides on must be what the server reads. A body that cannot be read in exactly one way
-is `undecodable`, with a sentence that says why; rules that need it then refuse. No exception leaves `decode`.
+is `undecodable`, with a `problem` that says why; rules that need it then refuse. No exception leaves `decode`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _JSON_TYPES = frozenset({"application/json", "text/json", "application/x-amz-jso
 
 
 class _Unreadable(ValueError):
-    """The content is not what its media type says; the message is one sentence."""
+    """The content is not what its media type says; the message says why."""
 
 
 def decode(raw: bytes, content_type: str | None, content_encoding: str | None, cap_bytes: int) -> Body:
@@ -49,11 +49,11 @@ def decode(raw: bytes, content_type: str | None, content_encoding: str | None, c
     except (CodingError, MultipartError, _Unreadable) as error:
         problem = str(error)
     except WireError as error:
-        problem = error.detail
+        problem = error.detail[:1].lower() + error.detail[1:].rstrip(".")
     except RecursionError:
-        problem = f"Its JSON is nested more than {JSON_DEPTH_CAP} deep."
+        problem = f"its JSON is nested more than {JSON_DEPTH_CAP} deep"
     except Exception:  # noqa: BLE001  parsers fail in ways of their own; whatever it was, the body was not read
-        problem = "It could not be read."
+        problem = "it could not be read"
     sha256 = hashlib.sha256(content).digest() if content else b""
     return Body("undecodable", media_type=media_type, sha256=sha256, size_bytes=len(raw), problem=problem)
 
@@ -61,15 +61,15 @@ def decode(raw: bytes, content_type: str | None, content_encoding: str | None, c
 def read_json(content: bytes) -> Json:
     """Strict JSON (RFC 8259, I-JSON's unique keys): exact integers, `Decimal` for all else. Raises `ValueError`."""
     if content.startswith(b"\xef\xbb\xbf"):
-        raise _Unreadable("Its JSON begins with a byte order mark.")
+        raise _Unreadable("its JSON begins with a byte order mark")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise _Unreadable("Its JSON is not UTF-8.") from None
+        raise _Unreadable("its JSON is not UTF-8") from None
     try:
         value: Json = _JSON.decode(text)
     except json.JSONDecodeError as error:
-        raise _Unreadable(f"Its JSON is broken at character {error.pos}.") from None
+        raise _Unreadable(f"its JSON is broken at character {error.pos}") from None
     if content.count(b"[") + content.count(b"{") > JSON_DEPTH_CAP:
         _check_depth(value)
     if _SURROGATE.search(content):
@@ -90,7 +90,7 @@ def _read(content: bytes, media_type: str, parameters: dict[str, str], size_byte
         kind, fields = "form", read_pairs(content, "form")
     elif media_type == "multipart/form-data":
         if "boundary" not in parameters:
-            raise _Unreadable("Its media type names no boundary.")
+            raise _Unreadable("its media type names no boundary")
         parts = read_multipart(content, parameters["boundary"])
         digest = hashlib.sha256(content).digest()
         return Body("multipart", media_type=media_type, parts=parts, sha256=digest, size_bytes=size_bytes)
@@ -119,47 +119,47 @@ def _media_type(content_type: str | None) -> tuple[str, dict[str, str]]:
         while at < len(content_type):
             found = _PARAMETER.match(content_type, at)
             if not found:
-                raise _Unreadable("Its Content-Type is malformed.")
+                raise _Unreadable("its Content-Type is malformed")
             at = found.end()
             if found[1]:
                 name = found[1].lower()
                 if name in parameters:
-                    raise _Unreadable("Its Content-Type says a parameter twice.")
+                    raise _Unreadable("its Content-Type says a parameter twice")
                 quoted = found[2]
                 parameters[name] = found[3] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         return match[1].lower(), parameters
-    raise _Unreadable("Its Content-Type is malformed.")
+    raise _Unreadable("its Content-Type is malformed")
 
 
 def _check_charset(parameters: dict[str, str], content: bytes) -> None:
     charset = parameters.get("charset", "utf-8").lower()
     if charset not in ("utf-8", "utf8") and not (charset in ("us-ascii", "ascii") and content.isascii()):
-        raise _Unreadable("Its charset is not UTF-8.")
+        raise _Unreadable("its charset is not UTF-8")
 
 
 def _utf8(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise _Unreadable("Its text is not UTF-8.") from None
+        raise _Unreadable("its text is not UTF-8") from None
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _Unreadable("Its JSON has a key twice in one object.")
+        raise _Unreadable("its JSON has a key twice in one object")
     return members
 
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text)
     if number and abs(number.adjusted()) > JSON_EXPONENT_CAP:
-        raise _Unreadable("Its JSON has a number out of range.")
+        raise _Unreadable("its JSON has a number out of range")
     return number
 
 
 def _no_constant(_: str) -> NoReturn:
-    raise _Unreadable("Its JSON holds NaN or Infinity.")
+    raise _Unreadable("its JSON holds NaN or Infinity")
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_decimal, parse_constant=_no_constant)
@@ -177,7 +177,7 @@ def _check_depth(value: Json) -> None:
         if not below:
             return
         level = below
-    raise _Unreadable(f"Its JSON is nested more than {JSON_DEPTH_CAP} deep.")
+    raise _Unreadable(f"its JSON is nested more than {JSON_DEPTH_CAP} deep")
 
 
 def _check_surrogates(value: Json) -> None:
@@ -190,7 +190,7 @@ def _check_surrogates(value: Json) -> None:
                 try:
                     item.encode("utf-8")
                 except UnicodeEncodeError:
-                    raise _Unreadable("Its JSON holds half a surrogate pair.") from None
+                    raise _Unreadable("its JSON holds half a surrogate pair") from None
         elif isinstance(item, dict):
             open_items.extend(item)
             open_items.extend(item.values())

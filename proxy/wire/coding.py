@@ -19,14 +19,14 @@ _ZSTD_STEP_BYTES = 256
 
 
 class CodingError(ValueError):
-    """The bytes cannot be content-decoded; the message is one sentence."""
+    """The bytes cannot be content-decoded; the message says why."""
 
 
 class TooLargeError(CodingError):
     """They can, as far as was tried, but to more than the cap."""
 
     def __init__(self) -> None:
-        super().__init__("It decodes to more than may be read.")
+        super().__init__("it decodes to more than may be read")
 
 
 def codings(content_encoding: str | None) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ def decompress(raw: bytes, content_encoding: str | None, cap_bytes: int) -> byte
     """`raw` without its content-codings. Raises `CodingError`, also when there would be more than `cap_bytes`."""
     names = codings(content_encoding)
     if len(names) > CHAIN_CAP:
-        raise CodingError(f"It has more than {CHAIN_CAP} content-codings.")
+        raise CodingError(f"it has more than {CHAIN_CAP} content-codings")
     for name in reversed(names):
         if name == "gzip":
             raw = _gzip(raw, cap_bytes)
@@ -52,7 +52,7 @@ def decompress(raw: bytes, content_encoding: str | None, cap_bytes: int) -> byte
         elif name == "zstd":
             raw = _zstd(raw, cap_bytes)
         else:
-            raise CodingError("Its content-coding is not one of gzip, deflate, br and zstd.")
+            raise CodingError("its content-coding is not one of gzip, deflate, br and zstd")
     if len(raw) > cap_bytes:
         raise TooLargeError
     return raw
@@ -64,11 +64,11 @@ def _inflate(raw: bytes, wbits: int, cap_bytes: int) -> tuple[bytes, bytes]:
     try:
         out = stream.decompress(raw, cap_bytes + 1)
     except zlib.error:
-        raise CodingError("Its content-coding is broken.") from None
+        raise CodingError("its content-coding is broken") from None
     if len(out) > cap_bytes:
         raise TooLargeError
     if not stream.eof:
-        raise CodingError("Its content-coding is cut short.")
+        raise CodingError("its content-coding is cut short")
     return out, stream.unused_data
 
 
@@ -78,7 +78,7 @@ def _gzip(raw: bytes, cap_bytes: int) -> bytes:
     size_bytes = len(out)
     while rest:
         if len(members) == _MEMBERS_CAP:
-            raise CodingError("It has too many gzip members.")
+            raise CodingError("it has too many gzip members")
         out, rest = _inflate(rest, 31, cap_bytes - size_bytes)
         size_bytes += len(out)
         members.append(out)
@@ -89,7 +89,7 @@ def _deflate(raw: bytes, cap_bytes: int) -> bytes:
     """`deflate` means the zlib format; some senders leave out its header. What begins in both ways is refused."""
     has_header = len(raw) >= 2 and raw[0] & 0x0F == 8 and int.from_bytes(raw[:2]) % 31 == 0
     readings = []
-    problem = CodingError("Its content-coding is broken.")
+    problem = CodingError("its content-coding is broken")
     for wbits in (-15, 15) if has_header else (-15,):
         try:
             readings.append(_inflate(raw, wbits, cap_bytes))
@@ -100,10 +100,10 @@ def _deflate(raw: bytes, cap_bytes: int) -> bytes:
     if not readings:
         raise problem
     if len(readings) > 1:
-        raise CodingError("Its deflate coding can be read in two ways.")
+        raise CodingError("its deflate coding can be read in two ways")
     out, rest = readings[0]
     if rest:
-        raise CodingError("It has bytes after its content-coding.")
+        raise CodingError("it has bytes after its content-coding")
     return out
 
 
@@ -121,9 +121,9 @@ def _brotli(raw: bytes, cap_bytes: int) -> bytes:
                 raise TooLargeError
             pieces.append(piece)
             if not piece and not stream.is_finished():
-                raise CodingError("Its content-coding is cut short.")
+                raise CodingError("its content-coding is cut short")
     except brotli.error:  # also for bytes after the end
-        raise CodingError("Its content-coding is broken.") from None
+        raise CodingError("its content-coding is broken") from None
     return b"".join(pieces)
 
 
@@ -138,7 +138,7 @@ def _zstd(raw: bytes, cap_bytes: int) -> bytes:
             if stream is None:
                 frames += 1
                 if frames > _MEMBERS_CAP:
-                    raise CodingError("It has too many zstd frames.")
+                    raise CodingError("it has too many zstd frames")
                 stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
             step = raw[at : at + _ZSTD_STEP_BYTES]
             piece = stream.decompress(step)
@@ -151,7 +151,7 @@ def _zstd(raw: bytes, cap_bytes: int) -> bytes:
                 at -= len(stream.unused_data)
                 stream = None
     except zstandard.ZstdError:
-        raise CodingError("Its content-coding is broken.") from None
+        raise CodingError("its content-coding is broken") from None
     if stream is not None or not frames:
-        raise CodingError("Its content-coding is cut short.")
+        raise CodingError("its content-coding is cut short")
     return b"".join(pieces)

@@ -23,37 +23,37 @@ _SAFE_TRANSFER = ("7bit", "8bit", "binary")
 
 
 class MultipartError(ValueError):
-    """Not a multipart/form-data body that everybody reads alike; the message is one sentence."""
+    """Not a multipart/form-data body that everybody reads alike; the message says why."""
 
 
 def read_multipart(raw: bytes, boundary: str) -> tuple[Part, ...]:
     """The parts of `raw` in order, duplicates kept. Raises `MultipartError`."""
     if not _BOUNDARY.fullmatch(boundary):
-        raise MultipartError("Its boundary is not valid.")
+        raise MultipartError("its boundary is not valid")
     delimiter = b"--" + boundary.encode("ascii")
     if not raw.startswith(delimiter):
-        raise MultipartError("It does not begin with its boundary.")
+        raise MultipartError("it does not begin with its boundary")
     # The first delimiter has no line end before it; prefixing one makes all delimiters alike.
     pieces = (b"\r\n" + raw).split(b"\r\n" + delimiter, PARTS_CAP + 2)
     if len(pieces) > PARTS_CAP + 2:
-        raise MultipartError(f"It has more than {PARTS_CAP} parts.")
+        raise MultipartError(f"it has more than {PARTS_CAP} parts")
     if raw.count(delimiter) != len(pieces) - 1:
-        raise MultipartError("Its boundary occurs inside a part.")
+        raise MultipartError("its boundary occurs inside a part")
     if len(pieces) < 2 or pieces[-1] not in (b"--", b"--\r\n"):
-        raise MultipartError("It does not end with its closing boundary.")
+        raise MultipartError("it does not end with its closing boundary")
     return tuple(_part(piece) for piece in pieces[1:-1])
 
 
 def _part(piece: bytes) -> Part:
     if not piece.startswith(b"\r\n"):
-        raise MultipartError("A boundary is not at the end of its line.")
+        raise MultipartError("a boundary is not at the end of its line")
     head, blank, content = piece[2:].partition(b"\r\n\r\n")
     if not blank or len(head) > PART_HEAD_CAP_BYTES:
-        raise MultipartError("The header of a part does not end.")
+        raise MultipartError("the header of a part does not end")
     fields = _fields(head)
     transfer = fields.get("content-transfer-encoding", "binary")
     if transfer.lower() not in _SAFE_TRANSFER:
-        raise MultipartError("A part has a content-transfer-encoding.")
+        raise MultipartError("a part has a content-transfer-encoding")
     parameters = _disposition(fields.get("content-disposition", ""))
     media_type, _, rest = fields.get("content-type", "").partition(";")
     plain = "filename" not in parameters and ("charset" not in rest.lower() or "utf-8" in rest.lower())
@@ -70,15 +70,15 @@ def _fields(head: bytes) -> dict[str, str]:
     try:
         lines = head.decode("utf-8").split("\r\n")
     except UnicodeDecodeError:
-        raise MultipartError("The header of a part is not UTF-8.") from None
+        raise MultipartError("the header of a part is not UTF-8") from None
     fields: dict[str, str] = {}
     for line in lines:
         match = _FIELD.fullmatch(line)
         if not match:
-            raise MultipartError("A part has a malformed header line.")
+            raise MultipartError("a part has a malformed header line")
         name = match[1].lower()
         if name in fields:
-            raise MultipartError("A part has a header field twice.")
+            raise MultipartError("a part has a header field twice")
         fields[name] = match[2]
     return fields
 
@@ -86,23 +86,23 @@ def _fields(head: bytes) -> dict[str, str]:
 def _disposition(value: str) -> dict[str, str]:
     match = _DISPOSITION.fullmatch(value)
     if not match:
-        raise MultipartError("A part is not form-data.")
+        raise MultipartError("a part is not form-data")
     parameters: dict[str, str] = {}
     rest = match[1]
     while rest:
         found = _PARAMETER.match(rest)
         if not found:
-            raise MultipartError("A part has a malformed Content-Disposition.")
+            raise MultipartError("a part has a malformed Content-Disposition")
         name = found[1].lower()
         text = found[2] if found[2] is not None else found[3]
         if name == "filename*":
             name, text = "filename", _extended(text)
         if name in parameters or name.endswith("*"):
-            raise MultipartError("A part has two names.")
+            raise MultipartError("a part has two names")
         parameters[name] = text
         rest = rest[found.end() :]
     if "name" not in parameters:
-        raise MultipartError("A part has no name.")
+        raise MultipartError("a part has no name")
     return parameters
 
 
@@ -111,11 +111,11 @@ def _extended(value: str) -> str:
     charset, _, rest = value.partition("'")
     _, quote, encoded = rest.partition("'")
     if charset.lower() != "utf-8" or not quote:
-        raise MultipartError("A part has a malformed file name.")
+        raise MultipartError("a part has a malformed file name")
     try:
         return unquote_to_bytes(encoded).decode("utf-8")
     except UnicodeDecodeError:
-        raise MultipartError("A part has a malformed file name.") from None
+        raise MultipartError("a part has a malformed file name") from None
 
 
 def _text(content: bytes) -> str:

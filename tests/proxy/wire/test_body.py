@@ -158,7 +158,8 @@ def test_what_readers_take_differently_is_undecodable(content_type: str | None, 
     found = body(raw, content_type)
     assert found.kind == "undecodable"
     assert reason in found.problem
-    assert found.problem.endswith(".")
+    assert found.problem[0].islower()
+    assert not found.problem.endswith(".")
     assert (found.json, found.fields, found.parts, found.text) == (None, (), (), "")
     assert found.size_bytes == len(raw)
 

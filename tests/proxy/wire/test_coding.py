@@ -84,7 +84,7 @@ def test_arbitrary_bytes_decode_or_are_an_error(name: str, raw: bytes) -> None:
     try:
         decompress(raw, CODED[name][0], CAP)
     except CodingError as error:
-        assert str(error).endswith(".")
+        assert str(error).startswith("it")
 
 
 @pytest.mark.parametrize("name", ENCODERS)

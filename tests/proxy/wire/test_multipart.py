@@ -184,4 +184,4 @@ def test_arbitrary_bytes_are_read_or_an_error(junk: bytes, at: int) -> None:
         try:
             read_multipart(raw, "B")
         except MultipartError as error:
-            assert str(error).endswith(".")
+            assert str(error).startswith(("it", "a ", "the "))
