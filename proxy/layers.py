@@ -30,7 +30,7 @@ from proxy.exchange import Exchange
 EXCHANGE = "borderpost"
 """Where a flow's metadata holds its `Exchange`."""
 
-DISCARD_CAP_BYTES = 64 * 1024 * 1024
+DISCARD_CAP_BYTES = 1024 * 1024 * 1024
 """How much of a refused upload is read and thrown away, so that its client gets to read the refusal."""
 
 DESTINATION_REFUSED = "destination refused: "

@@ -17,7 +17,8 @@ import mitmproxy.ctx
 from mitmproxy import addonmanager, certs, http, options
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.proxy import commands, mode_specs, server
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.proxy import commands, events, mode_specs, server
 from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.tls import TlsData
 
@@ -87,6 +88,17 @@ class Handler(server.LiveConnectionHandler):
                 self.abort()
                 raise
 
+    async def handle_connection(self, connection: Connection) -> None:
+        """mitmproxy forgets to close a connection whose task is cancelled while it waits to hand on data."""
+        try:
+            await super().handle_connection(connection)
+        except asyncio.CancelledError:
+            if connection in self.transports:
+                connection.state = ConnectionState.CLOSED
+                await self.server_event(events.ConnectionClosed(connection))
+                self._close(self.transports.pop(connection))
+            raise
+
     def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
         """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""
         if level >= logging.ERROR:
@@ -95,9 +107,13 @@ class Handler(server.LiveConnectionHandler):
 
     def abort(self) -> None:
         """Close every connection of this client, at once."""
-        for transport in list(self.transports.values()):
-            if transport.writer is not None:
-                transport.writer.close()
+        for transport in self.transports.values():
+            self._close(transport)
+
+    @staticmethod
+    def _close(transport: server.ConnectionIO) -> None:
+        if transport.writer is not None:
+            transport.writer.close()
 
 
 class Master:

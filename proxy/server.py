@@ -49,7 +49,9 @@ class Proxy:
         self._stop_following = asyncio.Event()
         self.address = ("", 0)
         self.ca_path = Path()
+        self._stopped = False
         self.reloaded = 0
+        self.changed = asyncio.Event()
 
     async def start(self) -> None:
         """Open the ledger, take up where it ends, and listen.
@@ -108,6 +110,8 @@ class Proxy:
                 self._gate.keep(str(state), self._rules.files)
                 log.error("kept the rules in force, because the changed ones cannot be used: %s", state)
             self.reloaded += 1
+            self.changed.set()
+            self.changed.clear()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -115,7 +119,10 @@ class Proxy:
         return dict(self._gate.counts)
 
     async def stop(self) -> None:
-        """Refuse new calls, let those in flight end (for a while), record the end, and close the ledger."""
+        """Refuse new calls, let those in flight end (for a while), record the end, and close the ledger. Once."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._master.stop_listening()
         if self._following is not None:
             self._stop_following.set()

@@ -171,7 +171,7 @@ async def world(authority: trustme.CA, upstream: Upstream, tmp_path: Path) -> As
             "upstream_ca": (ca,),
         }
         settings = Settings(**(options | changes))  # type: ignore[arg-type]
-        files: RuleFiles = read(settings.rules, tmp_path, settings.mode)
+        files: RuleFiles = read(settings.rules, Path.cwd(), settings.mode)
         proxy = Proxy(settings, files, clock)
         await proxy.start()
         running.append(proxy)

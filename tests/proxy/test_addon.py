@@ -111,7 +111,7 @@ async def test_the_decision_is_on_record_before_the_upstream_sees_the_first_byte
     here = await world(ALLOW)
     seen: list[str] = []
     query = "import sqlite3,sys;print(*sqlite3.connect(f'file:{sys.argv[1]}?mode=ro',uri=True).execute("
-    query += "\"select action,path from entries where kind='decision'\").fetchall())"
+    query += "\"select decision,path from entries where kind='decision'\").fetchall())"
 
     async def respond(hit: Any, writer: asyncio.StreamWriter) -> bytes:
         done = await asyncio.to_thread(
@@ -132,7 +132,7 @@ async def test_the_decision_is_on_record_before_the_upstream_sees_the_first_byte
         (b'{"amount": 1, "amount": 2}', {"content-type": "application/json"}, "ambiguous-request"),
         (b'{"amount": 1', {"content-type": "application/json"}, "ambiguous-request"),
         (
-            gzip.compress(b'{"amount": 1}')[:-6],
+            gzip.compress(b'{"amount": 1}', mtime=0)[:-6],
             {"content-type": "application/json", "content-encoding": "gzip"},
             "ambiguous-request",
         ),
@@ -196,5 +196,6 @@ async def test_a_reply_of_ours_is_a_problem_document(world: Any) -> None:
     assert got.headers["content-type"].startswith("application/problem+json")
     problem = json.loads(got.content)
     assert problem["detail"] and problem["error"]["message"] == problem["message"]
-    recorded = entries(here.ledger, "select action, code, status from decisions")
-    assert recorded == [{"action": "deny", "code": "policy-denied", "status": 403}]
+    await here.proxy.stop()
+    recorded = entries(here.ledger, "select decision, code, status from calls")
+    assert recorded == [{"decision": "deny", "code": "policy-denied", "status": 403}]

@@ -87,7 +87,7 @@ async def run(here: Any, *command: str) -> list[str]:
     }
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment)
     out, _ = await asyncio.wait_for(process.communicate(), 60)
-    return out.decode().splitlines()
+    return [line for line in out.decode().splitlines() if line]
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ async def test_a_wildcard_never_reaches_a_private_address(world: Any) -> None:
 
 
 async def test_the_proxy_never_calls_itself(world: Any) -> None:
-    here = await world("version: 1\nrules:\n  - {id: any, match: 'GET http://localhost:PORT/**', allow: true}\n")
+    here = await world(RULES)
     host, port = here.proxy.address
     text = f"version: 1\nrules:\n  - {{id: any, match: 'GET http://{host}:{port}/**', allow: true}}\n"
     (here.directory / "rules.yaml").write_text(text)
