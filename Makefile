@@ -3,7 +3,7 @@
 PY = .venv/bin/python
 JOBS = 2
 
-.PHONY: help demo test lint fix bench docs lock clean venv
+.PHONY: help venv demo test cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -12,10 +12,14 @@ venv:
 	@./.ci/bootstrap
 
 demo: venv ## the same agent without and with Borderpost, side by side
-	@$(PY) -m cli demo
+	@.venv/bin/borderpost demo
 
 test: venv ## all tests (PYTEST="-k words" to choose)
 	$(PY) -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
+
+cover: venv ## every branch of rules/ is tested by tests/rules
+	$(PY) -m coverage run -m pytest tests/rules
+	$(PY) -m coverage report
 
 lint: venv ## style, types
 	$(PY) -m ruff check .
