@@ -98,7 +98,7 @@ def refuse_reason(
         if kind in _LITERAL_ONLY and not (exact_name and literal):
             return f"`{address}` is a {kind} address: a rule has to name the address itself"
         if kind in ("multicast", "unspecified", "reserved"):
-            return f"`{address}` is a {kind} address"
+            return f"`{address}` is {'an' if kind == 'unspecified' else 'a'} {kind} address"
     return "the host has no address" if nothing else None
 
 
