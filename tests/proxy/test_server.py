@@ -62,6 +62,7 @@ async def test_a_call_that_was_out_when_the_proxy_died_is_unknown_after_a_restar
     async def respond(hit: Any, writer: asyncio.StreamWriter) -> bytes:
         arrived.set()
         await finish.wait()
+        writer.transport.abort()
         return b""
 
     here.upstream.respond = respond
