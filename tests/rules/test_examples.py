@@ -1,0 +1,247 @@
+"""Ten users' rule files: each loads, or is refused for the words that this version does not support, and for no other
+reason. Those that load do what their comments say.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rules.cases import run_case
+from rules.load import Source, load
+from rules.problems import RuleFileError
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests/examples").iterdir())}
+PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules/packs").glob("*.yaml"))}
+
+WAITING: dict[str, list[str]] = {
+    "01-coding-agent.yaml": [],
+    "02-support-agent.yaml": ["budget", "approve"],
+    "03-research-agent.yaml": ["after"],
+    "04-data-agent.yaml": ["budget"],
+    "05-mcp-host.yaml": ["mcp", "mcp", "mcp", "mcp", "loop", "args"],
+    "06-model-cost.yaml": ["budget", "budget"],
+    "07-team-gateway.yaml": [],
+    "08-mail.yaml": [],
+    "09-google.yaml": [],
+    "10-local-services.yaml": ["concurrency"],
+}
+"""The words in each file that this version refuses by name, in their order."""
+
+
+def test_all_ten_are_here() -> None:
+    assert set(EXAMPLES) == set(WAITING)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_loads_or_waits_for_a_word(name: str) -> None:
+    words = WAITING[name]
+    if not words:
+        assert load([Source(name, EXAMPLES[name])], PACKS).ruleset.rules
+        return
+    with pytest.raises(RuleFileError) as error:
+        load([Source(name, EXAMPLES[name])], PACKS)
+    assert [(problem.code, problem.message) for problem in error.value.problems] == [
+        ("not-supported", f"`{word}` is not supported by this version") for word in words
+    ]
+
+
+CODING = """
+version: 1
+tests:
+  - name: it may use its model
+    call: {request: POST https://api.anthropic.com/v1/messages, json: {model: claude-x, messages: []}}
+    expect: {decision: allow, rule: model, tool: anthropic.message}
+  - name: it may ask its model the same again
+    earlier: [{request: POST https://api.anthropic.com/v1/messages, json: {model: claude-x, messages: []}}]
+    call: {request: POST https://api.anthropic.com/v1/messages, json: {model: claude-x, messages: []}}
+    expect: {decision: allow, rule: model}
+  - name: it may install from npm
+    call: {request: GET https://registry.npmjs.org/left-pad}
+    expect: {decision: allow, rule: install, tool: npm}
+  - name: it may install from PyPI, whose files are elsewhere
+    call: {request: GET https://files.pythonhosted.org/packages/ab/x.whl}
+    expect: {decision: allow, rule: install, tool: pypi}
+  - name: it may not publish
+    call: {request: PUT https://registry.npmjs.org/left-pad}
+    expect: {decision: deny, code: no-allow}
+  - name: it may start a clone of our organisation
+    call: {request: "GET https://github.com/acme/site.git/info/refs?service=git-upload-pack"}
+    expect: {decision: allow, rule: clone, tool: git.fetch}
+  - name: it may finish a clone of our organisation
+    call: {request: POST https://github.com/acme/site.git/git-upload-pack}
+    expect: {decision: allow, rule: clone, tool: git.fetch}
+  - name: it may not clone others
+    call: {request: "GET https://github.com/other/site.git/info/refs?service=git-upload-pack"}
+    expect: {decision: deny, code: no-allow}
+  - name: it may not start a push
+    call: {request: "GET https://github.com/acme/site.git/info/refs?service=git-receive-pack"}
+    expect: {decision: deny, code: no-allow}
+  - name: it may not name two services
+    call: {request: "GET https://github.com/acme/site.git/info/refs?service=git-upload-pack&service=git-receive-pack"}
+    expect: {decision: deny, code: no-allow}
+  - name: it may not push
+    call: {request: POST https://github.com/acme/site.git/git-receive-pack}
+    expect: {decision: deny, code: no-allow}
+  - name: it may read our repositories
+    call: {request: GET https://api.github.com/repos/acme/site/issues}
+    expect: {decision: allow, rule: read}
+  - name: it may not read others' repositories
+    call: {request: GET https://api.github.com/repos/other/site/issues}
+    expect: {decision: deny, code: no-allow}
+  - name: it may propose a change
+    call: {request: POST https://api.github.com/repos/acme/site/pulls, json: {head: fix, base: develop}}
+    expect: {decision: allow, rule: propose, tool: github.pull.create}
+  - name: it may not propose a change onto main
+    call: {request: POST https://api.github.com/repos/acme/site/pulls, json: {head: fix, base: main}}
+    expect: {decision: deny, code: no-allow}
+  - name: it may not leave open onto what
+    call: {request: POST https://api.github.com/repos/acme/site/pulls, json: {head: fix}}
+    expect: {decision: deny, code: no-allow}
+  - name: it may not propose a change to others
+    call: {request: POST https://api.github.com/repos/other/site/pulls, json: {head: fix, base: develop}}
+    expect: {decision: deny, code: no-allow}
+  - name: the same proposal within the hour is answered with the first answer
+    earlier: [{request: POST https://api.github.com/repos/acme/site/pulls, json: {head: fix, base: develop}}]
+    call: {request: POST https://api.github.com/repos/acme/site/pulls, json: {base: develop, head: fix}, at: +59m}
+    expect: {decision: replay, rule: propose, executed: "yes"}
+  - name: after the hour it is a new one
+    earlier: [{request: POST https://api.github.com/repos/acme/site/pulls, json: {head: fix, base: develop}}]
+    call: {request: POST https://api.github.com/repos/acme/site/pulls, json: {head: fix, base: develop}, at: +1h}
+    expect: {decision: allow, rule: propose}
+"""
+
+TEAM = """
+version: 1
+tests:
+  - name: the docs agents read
+    call: {agent: docs-site, request: GET https://api.github.com/repos/acme/site}
+    expect: {decision: allow, rule: readers}
+  - name: the docs agents do not write
+    call: {agent: docs-site, request: POST https://api.github.com/repos/acme/site/issues, json: {title: a}}
+    expect: {decision: deny, code: no-allow}
+  - name: others do not read
+    call: {agent: sales, request: GET https://api.github.com/repos/acme/site}
+    expect: {decision: deny, code: no-allow}
+  - name: the release agent writes
+    call: {agent: release, request: POST https://api.github.com/repos/acme/site/releases, json: {tag_name: v1}}
+    expect: {decision: allow, rule: writers}
+  - name: the release agent writes the same once in ten minutes
+    earlier: [{agent: release, request: POST https://api.github.com/repos/acme/site/releases, json: {tag_name: v1}}]
+    call: {agent: release, request: POST https://api.github.com/repos/acme/site/releases, json: {tag_name: v1}, at: +9m}
+    expect: {decision: replay, rule: writers}
+  - name: nobody deletes, whatever else they may do
+    call: {agent: release, request: DELETE https://api.github.com/repos/acme/site}
+    expect: {decision: deny, code: policy-denied, rule: no-delete}
+  - name: the janitor's deletions are not denied, but nothing allows them either
+    call: {agent: janitor, request: DELETE https://api.github.com/repos/acme/site}
+    expect: {decision: deny, code: no-allow}
+"""
+
+MAIL = """
+version: 1
+tests:
+  - name: mail to colleagues goes out
+    call:
+      request: POST https://api.sendgrid.com/v3/mail/send
+      json: {personalizations: [{to: [{email: ann@acme.com}, {email: bob@acme.com}]}], subject: Hello}
+    expect: {decision: allow, rule: inside, tool: mail.send}
+  - name: one recipient from outside is one too many
+    call:
+      request: POST https://api.sendgrid.com/v3/mail/send
+      json: {personalizations: [{to: [{email: ann@acme.com}]}, {to: [{email: eve@evil.example}]}]}
+    expect: {decision: deny, code: no-allow}
+  - name: an address that only ends like a colleague's is from outside
+    call:
+      request: POST https://api.sendgrid.com/v3/mail/send
+      json: {personalizations: [{to: [{email: "eve@evil.example, ann@acme.com"}]}]}
+    expect: {decision: deny, code: no-allow}
+  - name: a mail to nobody does not go out
+    call: {request: POST https://api.sendgrid.com/v3/mail/send, json: {subject: Hello}}
+    expect: {decision: deny, code: no-allow}
+  - name: the same mail goes out once
+    earlier:
+      - request: POST https://api.sendgrid.com/v3/mail/send
+        json: {personalizations: [{to: [{email: ann@acme.com}]}], subject: Hello}
+    call:
+      request: POST https://api.sendgrid.com/v3/mail/send
+      json: {subject: Hello, personalizations: [{to: [{email: ann@acme.com}]}]}
+      at: +23h
+    expect: {decision: replay, rule: inside, executed: "yes"}
+"""
+
+GOOGLE = """
+version: 1
+tests:
+  - name: the model may be asked
+    call:
+      request: POST https://generativelanguage.googleapis.com/v1beta/models/gemini-x:generateContent
+      json: {contents: []}
+    expect: {decision: allow, rule: model, tool: gemini}
+  - name: the model's other methods are not named
+    call: {request: POST https://generativelanguage.googleapis.com/v1beta/models/gemini-x:deleteAll, json: {}}
+    expect: {decision: deny, code: no-allow}
+  - name: tokens are renewed as often as needed
+    earlier: [{request: POST https://oauth2.googleapis.com/token, form: {grant_type: refresh_token}}]
+    call: {request: POST https://oauth2.googleapis.com/token, form: {grant_type: refresh_token}}
+    expect: {decision: allow, rule: model, tool: token}
+  - name: a row is appended
+    call: {agent: clerk, request: "POST https://sheets.googleapis.com/v4/spreadsheets/s1/values/A:append", json: {v: 1}}
+    expect: {decision: allow, rule: append, tool: sheet.append}
+  - name: the same row is appended once, though the token has changed
+    earlier:
+      - agent: clerk
+        request: POST https://sheets.googleapis.com/v4/spreadsheets/s1/values/A:append
+        headers: {Authorization: Bearer one}
+        json: {v: 1}
+    call:
+      agent: clerk
+      request: POST https://sheets.googleapis.com/v4/spreadsheets/s1/values/A:append
+      headers: {Authorization: Bearer two}
+      json: {v: 1.0}
+    expect: {decision: replay, rule: append, tool: sheet.append}
+  - name: another row is another one
+    earlier:
+      - {agent: clerk, request: "POST https://sheets.googleapis.com/v4/spreadsheets/s1/values/A:append", json: {v: 1}}
+    call: {agent: clerk, request: "POST https://sheets.googleapis.com/v4/spreadsheets/s1/values/A:append", json: {v: 2}}
+    expect: {decision: allow, rule: append}
+"""
+
+
+def many(count: int, last: str, call: str) -> str:
+    """A test of `count` + 1 calls, each with its own number for `%d` in `call`; the last is expected to be `last`."""
+    calls = "".join(f"      - {{{call % number}}}\n" for number in range(count))
+    final = f"{{{call % count}, expect: {last}}}"
+    return f"version: 1\ntests:\n  - name: one of many\n    calls:\n{calls}      - {final}\n"
+
+
+POOL = many(
+    20,
+    "{decision: allow, rule: writers, would: trial}",
+    "agent: release, request: POST https://api.github.com/repos/acme/site/issues, json: {title: t%d}",
+)
+HOUR = many(
+    50,
+    "{decision: throttle, code: rate-limited, rule: inside}",
+    "request: POST https://api.sendgrid.com/v3/mail/send, "
+    "json: {subject: s%d, personalizations: [{to: [{email: a@acme.com}]}]}",
+)
+
+SAID: list[tuple[str, str]] = [
+    ("01-coding-agent.yaml", CODING),
+    ("07-team-gateway.yaml", TEAM),
+    ("07-team-gateway.yaml", POOL),
+    ("08-mail.yaml", MAIL),
+    ("08-mail.yaml", HOUR),
+    ("09-google.yaml", GOOGLE),
+]
+
+
+@pytest.mark.parametrize(("name", "tests"), SAID)
+def test_an_example_does_what_its_comments_say(name: str, tests: str) -> None:
+    loaded = load([Source(name, EXAMPLES[name]), Source("tests.yaml", tests)], PACKS)
+    failed = [(case.name, run_case(loaded.ruleset, case).mismatches) for case in loaded.cases]
+    assert [one for one in failed if one[1]] == []
+    assert loaded.cases
