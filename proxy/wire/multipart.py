@@ -16,7 +16,7 @@ PARTS_CAP = 1000
 PART_HEAD_CAP_BYTES = 16 * 1024
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_FIELD = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+_FIELD = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9!#$&+.^_`|~-]+\*?)=(?:"([^"\\]*)"|([A-Za-z0-9!#$%&\'*+.^_`|~-]+))[ \t]*')
 _DISPOSITION = re.compile(r"form-data[ \t]*((?:;.*)?)", re.IGNORECASE)
 _SAFE_TRANSFER = ("7bit", "8bit", "binary")
@@ -79,7 +79,7 @@ def _fields(head: bytes) -> dict[str, str]:
         name = match[1].lower()
         if name in fields:
             raise MultipartError("a part has a header field twice")
-        fields[name] = match[2]
+        fields[name] = match[2].strip(" \t")
     return fields
 
 

@@ -36,6 +36,9 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 """Some servers take the method from these instead of the request line."""
 
+QUERY_OVERRIDES = frozenset({"_method", "_httpmethod"})
+"""And some from these in the query (Laravel and Symfony; Salesforce)."""
+
 REWRITES = frozenset({"x-original-url", "x-rewrite-url"})
 """Some servers take the path from these instead of the request line."""
 
@@ -101,7 +104,7 @@ def read_head(head: Head, agent: str, run: str, hash_secret: Callable[[bytes], s
     headers = read_headers(head.headers)
     single = _single(headers)
     _check_destination(head, version, host, headers)
-    _check_meaning(method, single)
+    _check_meaning(method, target.query, single)
     _check_framing(version, headers, single)
     return Call(
         agent=agent,
@@ -231,8 +234,11 @@ def _check_destination(head: Head, version: int, host: str, headers: tuple[tuple
             raise ambiguous("There is no TLS server name (SNI), so the server's certificate could not be checked.")
 
 
-def _check_meaning(method: str, single: dict[str, str]) -> None:
+def _check_meaning(method: str, query: tuple[tuple[str, str], ...], single: dict[str, str]) -> None:
     """No field says that another method or path is meant."""
+    for name, value in query:
+        if name[:1] == "_" and name.lower() in QUERY_OVERRIDES and value.upper() != method:
+            raise ambiguous(f"`{name}` in the query names another method than the request itself.")
     for name in OVERRIDES & single.keys():
         if single[name].upper() != method:
             raise ambiguous(f"`{name}` names another method than the request itself.")

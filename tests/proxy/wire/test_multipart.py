@@ -90,6 +90,7 @@ ERRORS: list[tuple[str, bytes, str]] = [
     ("a folded header", one(b'Content-Disposition: form-data;\r\n name="a"'), "malformed header"),
     ("a line feed in a header", one(b'Content-Disposition: form-data;\nname="a"'), "malformed header"),
     ("a NUL in a header", one(A + b"\r\nX: \0"), "malformed header"),
+    ("a header of spaces, then a NUL", one(b"X:" + b" " * 16_000 + b"\0"), "malformed header"),
     ("a header outside UTF-8", named(b'; name="\xe9"'), "not UTF-8"),
     ("no disposition", one(b"X-A: b"), "not form-data"),
     ("another disposition", one(b'Content-Disposition: attachment; name="a"'), "not form-data"),
