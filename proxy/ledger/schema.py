@@ -102,7 +102,7 @@ e = entries.c
 Index("answers_until", answers.c.until_ns)
 Index("entries_at", e.at_ns)
 Index("entries_id", e.id, sqlite_where=e.decision.is_not(None))
-Index("entries_run", e.run, e.seq, sqlite_where=e.run.is_not(None))
+Index("entries_run", e.run, e.seq, e.decision, e.calls, sqlite_where=e.run.is_not(None))
 Index("entries_agent", e.agent, e.seq, sqlite_where=e.agent.is_not(None))
 Index("entries_tool", e.tool, e.seq, sqlite_where=e.tool.is_not(None))
 Index("entries_host", e.host, e.seq, sqlite_where=e.host.is_not(None))

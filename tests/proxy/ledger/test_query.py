@@ -329,6 +329,10 @@ def test_no_list_sorts_what_it_finds(path: Path, name: str) -> None:
     assert [step for step in plan_of(path, *DOCUMENTED[name]) if "TEMP B-TREE" in step] == []
 
 
+def test_runs_are_counted_in_the_index(path: Path) -> None:
+    assert "SEARCH d USING COVERING INDEX entries_run (run=?)" in plan_of(path, *DOCUMENTED["runs"])
+
+
 INDEXES = {
     "an agent": "entries_agent",
     "a run": "entries_run",
