@@ -77,7 +77,7 @@ def parse_during(node: Node) -> During:
             report(clock.mark, f"`{clock.plain()}` is not a time of day", "write hours and minutes: `09:00`")
     if from_node and start == DAY_MIN:
         report(from_node.mark, "no day starts at `24:00`", "write `00:00`")
-    elif from_node and start == end:
+    elif from_node and start is not None and start == end:
         report(from_node.mark, "`from` and `to` are the same", "leave both out for the whole day")
     if not (days_node or from_node or to_node):
         report(node.mark, "`during` names neither days nor hours", "add `days`, or `from` and `to`")
