@@ -189,7 +189,7 @@ def _read_body(body: Body, steps: tuple[Step, ...]) -> Value:
     if body.kind == "json":
         root: object = body.json
     elif body.kind == "form":
-        root = tree(((name, WireText(value)) for name, value in body.fields), wanted)
+        root = tree([(name, WireText(value)) for name, value in body.fields if name.startswith(wanted or "")], wanted)
     elif body.kind == "multipart":
         root = tree(((part.name, _part(part)) for part in body.parts), wanted)
     else:

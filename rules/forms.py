@@ -46,13 +46,13 @@ def tree(pairs: Iterable[tuple[str, object]], wanted: str | None) -> dict[str, o
         if wanted not in (None, head):
             continue
         slot = root.members.setdefault(head, _Slot())
-        parsed = _BRACKETS.fullmatch(name, len(head))
-        keys = _KEY.findall(name, len(head)) if parsed else []
-        if not parsed or len(keys) >= DEPTH:
-            slot.odd.append(value)
-            continue
-        for key in keys:
-            slot = slot.members.setdefault(key, _Slot())
+        if name != head:
+            keys = _KEY.findall(name, len(head))
+            if len(keys) >= DEPTH or not _BRACKETS.fullmatch(name, len(head)):
+                slot.odd.append(value)
+                continue
+            for key in keys:
+                slot = slot.members.setdefault(key, _Slot())
         slot.values.append(value)
     return {name: _decode(slot) for name, slot in root.members.items()}
 
