@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from rules.call import Call, Json
+from rules.call import Call
 
 type Pairs = tuple[tuple[str, str], ...]
 
@@ -55,7 +55,7 @@ def find_credential(headers: Pairs, query: Pairs, hash_secret: Callable[[bytes],
 
 
 def with_credential(call: Call, field: str, hash_secret: Callable[[bytes], str]) -> Call:
-    """`call` with the credential that stands in `field` (`header.x-key`, `query.key`, `body.auth.token`).
+    """`call` with the credential that stands in `field` (`header.x-key`, `query.key`).
 
     Empty when the field is absent: what a tool names is the only place that counts for it.
     """
@@ -67,20 +67,7 @@ def with_credential(call: Call, field: str, hash_secret: Callable[[bytes], str])
             value = _stable(value)
     elif place == "query":
         value = next((text for sent, text in call.query if sent == name), "")
-    elif place == "body":
-        value = _in_body(call, name)
     return msgspec.structs.replace(call, credential=_hashed(f"{place}.{name.lower()}", value, hash_secret))
-
-
-def _in_body(call: Call, name: str) -> str:
-    if call.body.kind == "form":
-        return next((text for sent, text in call.body.fields if sent == name), "")
-    if call.body.kind == "multipart":
-        return next((part.text for part in call.body.parts if part.name == name), "")
-    value: Json = call.body.json
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else ""
 
 
 def _hashed(place: str, secret: str, hash_secret: Callable[[bytes], str]) -> str:

@@ -39,8 +39,8 @@ def canonical_host(text: str) -> str:
     for label in labels:
         if not _LABEL.fullmatch(label):
             raise ambiguous("The host is not a valid host name.")
-        if label[2:4] == "--":
-            _check_reserved(label)
+        if label.startswith("xn--"):
+            _check_a_label(label)
     if len(host) > 253:
         raise ambiguous("The host name is too long.")
     return host
@@ -97,10 +97,8 @@ def _a_label(label: str) -> str:
         raise ambiguous("The host name is not plain: write its A-label (`xn--...`).") from None
 
 
-def _check_reserved(label: str) -> None:
-    """A label with `--` in third place is an A-label that decodes and encodes to itself, or an ordinary old name."""
-    if not label.startswith("xn--"):
-        return
+def _check_a_label(label: str) -> None:
+    """An A-label decodes to letters outside ASCII, and encodes to itself again."""
     try:
         name = label[4:].encode("ascii").decode("punycode")
         if name.isascii() or "xn--" + name.encode("punycode").decode("ascii") != label:

@@ -182,6 +182,7 @@ VALUES: list[tuple[str, bytes, Json]] = [
     ("an empty key", b'{"":1}', {"": 1}),
     ("nothing is folded", '{"e\u0301":1,"é":2}'.encode(), {"e\u0301": 1, "é": 2}),
     ("as deep as the cap", b"[" * JSON_DEPTH_CAP + b"]" * JSON_DEPTH_CAP, None),
+    ("brackets in text are text", b'"' + b"[" * 500 + b'"', "[" * 500),
     ("many brackets, not deep", b"[" + b"[]," * 500 + b"[]]", [[] for _ in range(501)]),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import time
 import tracemalloc
 import zlib
@@ -53,6 +54,13 @@ CODED = {name: pair for name, pair in ENCODERS.items() if name != "identity"}
 def test_decoding_undoes_encoding(name: str, content: bytes) -> None:
     coding, encode = ENCODERS[name]
     assert decompress(encode(content), coding, CAP) == content
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_hardly_compresses_is_decoded_too(name: str) -> None:
+    coding, encode = ENCODERS[name]
+    noise = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(250))
+    assert decompress(encode(noise), coding, CAP) == noise
 
 
 @pytest.mark.parametrize("name", CODED)

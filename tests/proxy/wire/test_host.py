@@ -89,6 +89,7 @@ REFUSED: list[tuple[str, str, str]] = [
     ("an emoji", "\U0001f4a9.example", "not plain"),
     ("an A-label of plain letters", "xn--abc-.example", "not a valid"),
     ("an A-label that is no punycode", "xn--99999999.example", "not punycode"),
+    ("an A-label spelled in a second way", "xn---a.example", "not punycode"),
     ("an empty A-label", "xn--.example", "not a valid"),
     ("IPv6 with a zone", "fe80::1%eth0", "IPv6"),
     ("IPv6 with a zone in brackets", "[fe80::1%25eth0]", "IPv6"),
