@@ -218,7 +218,8 @@ class Reading:
             found.append(Miss("", "", "this is outside the times of its `during`"))
         if select.where is not None:
             each = [select.where.misses(self.reader(target.bindings), side) for target in targets]
-            found += min(each, key=lambda missed: len(missed))
+            fewest = min(each, key=len)
+            found += fewest
         if not found and self.applies(rule, side) is None:
             found.append(Miss("", "", "its `unless` holds"))
         return tuple(found)

@@ -37,7 +37,11 @@ class State:
         return cast(T, found)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, State) and self.tables == other.tables
+        return isinstance(other, State) and self._told() == other._told()
+
+    def _told(self) -> dict[str, Table]:
+        """The tables that hold anything: having looked into one makes no difference."""
+        return {verb: table for verb, table in self.tables.items() if table != type(table)()}
 
     __hash__ = None  # type: ignore[assignment]  # mutable
 

@@ -250,8 +250,8 @@ class Dedupe(msgspec.Struct, frozen=True):
             given["by"] = read_fields(entries["by"], "by")
         if "until" in entries:
             until = entries["until"]
-            if not isinstance(until.scalar, str) or not until.scalar:
-                until.fail("until", "`until` names no tool", "write the name of the tool whose success ends the claim")
+            if not isinstance(until.scalar, str) or not until.scalar or "*" in until.scalar:
+                until.fail("until", "`until` names no tool", "write the name of one tool, whose success ends the claim")
             given["until"] = until.scalar
         if "on_duplicate" in entries:
             said = entries["on_duplicate"]
