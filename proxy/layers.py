@@ -203,6 +203,7 @@ class Stream(HttpStream):
             if self.flow.response is None:
                 self.flow.response = http.Response.make(502, b"")
             yield from self.send_response()
+            self.server_state = self.state_errored
         else:
             yield from self.answer_early()
 

@@ -1,15 +1,13 @@
 """Our own, lean embedding of mitmproxy: its options set and verified, its TLS, our hooks, and nothing else.
 
 No addon chain, no scripts, no `config.yaml`, no event bus: a hook is a function in a table (stock dispatch walks some
-34 addons twice a hook, the largest cost of a request). What is not in the table does not run.
+34 addons twice a hook, the largest cost of a request).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,11 @@ import mitmproxy.ctx
 from mitmproxy import addonmanager, certs, http, options
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
-from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import commands, events, mode_specs, server
-from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy import mode_specs
 from mitmproxy.tls import TlsData
 
 from proxy.addon import UPSTREAM_TIMEOUT_S, Addon
-from proxy.layers import Http
-
-type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
+from proxy.handler import Handler, Hooks
 
 SECURITY_OPTIONS: dict[str, object] = {
     "allow_hosts": [],  # not an allow list: other hosts would be tunnelled raw
@@ -50,70 +44,9 @@ SECURITY_OPTIONS: dict[str, object] = {
 LEAF_CERTIFICATES = 10_000
 """mitmproxy keeps 100; a miss costs 2 ms."""
 
-log = logging.getLogger("borderpost")
-
 
 class MasterError(Exception):
     """The engine cannot start. The text is one line for the operator."""
-
-
-class Handler(server.LiveConnectionHandler):
-    """One client connection."""
-
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        opts: options.Options,
-        mode: mode_specs.ProxyMode,
-        hooks: Hooks,
-    ) -> None:
-        super().__init__(reader, writer, opts, mode)
-        self._hooks = hooks
-        self.layer = Http(self.layer.context, HTTPMode.regular)
-
-    async def handle_hook(self, hook: commands.StartHook) -> None:
-        """Run the functions that stand in the table for this hook. One that raises closes the connection."""
-        acts = self._hooks.get(hook.name)
-        if acts is None:
-            return
-        with self.timeout_watchdog.disarm():
-            try:
-                for act in acts:
-                    result = act(*hook.args())
-                    if inspect.isawaitable(result):
-                        await result
-            except Exception:
-                log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
-                self.abort()
-                raise
-
-    async def handle_connection(self, connection: Connection) -> None:
-        """mitmproxy forgets to close a connection whose task is cancelled while it waits to hand on data."""
-        try:
-            await super().handle_connection(connection)
-        except asyncio.CancelledError:
-            if connection in self.transports:
-                connection.state = ConnectionState.CLOSED
-                await self.server_event(events.ConnectionClosed(connection))
-                self._close(self.transports.pop(connection))
-            raise
-
-    def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
-        """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""
-        if level >= logging.ERROR:
-            log.error("%s", message, exc_info=exc_info)
-            self.abort()
-
-    def abort(self) -> None:
-        """Close every connection of this client, at once."""
-        for transport in self.transports.values():
-            self._close(transport)
-
-    @staticmethod
-    def _close(transport: server.ConnectionIO) -> None:
-        if transport.writer is not None:
-            transport.writer.close()
 
 
 class Master:

@@ -96,6 +96,11 @@ async def test_rules_are_reloaded_and_broken_ones_leave_the_last_good_set_in_for
     file = here.directory / "rules.yaml"
     good = file.read_text()
 
+    def write(text: str) -> None:
+        scratch = here.directory / "scratch"
+        scratch.write_text(text)
+        scratch.replace(file)
+
     async def reloaded(count: int) -> None:
         async with asyncio.timeout(20):
             while here.proxy.reloaded < count:
@@ -103,13 +108,13 @@ async def test_rules_are_reloaded_and_broken_ones_leave_the_last_good_set_in_for
 
     async with here.client() as client:
         assert (await client.put("/a")).json()["code"] == "no-allow"
-        file.write_text(good + f"  - {{id: put, match: 'PUT {here.origin}/a', allow: true}}\n")
+        write(good + f"  - {{id: put, match: 'PUT {here.origin}/a', allow: true}}\n")
         await reloaded(1)
         assert (await client.put("/a")).status_code == 200
-        file.write_text(good + "  - {id: put, alow: true}\n")
+        write(good + "  - {id: put, alow: true}\n")
         await reloaded(2)
         assert (await client.put("/a")).status_code == 200
-        file.write_text("")
+        write("")
         await reloaded(3)
         assert (await client.put("/a")).status_code == 200
     with sqlite3.connect(here.ledger) as ledger:

@@ -1,0 +1,160 @@
+"""One client connection: mitmproxy's connection handler with our hook table, and with fewer tasks and system calls.
+
+mitmproxy makes a task for every hook and a system call for every piece that it sends. Here a hook that does not have to
+wait is done when it returns, and what one event gives to send to a peer leaves in one piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mitmproxy import options
+from mitmproxy.connection import Connection, ConnectionState
+from mitmproxy.proxy import commands, events, mode_specs, server
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from proxy.layers import Http
+
+type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
+"""Hook name -> the functions that run, in order. What is not in the table does not run."""
+
+log = logging.getLogger("borderpost")
+
+
+class Handler(server.LiveConnectionHandler):
+    """One client connection."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        opts: options.Options,
+        mode: mode_specs.ProxyMode,
+        hooks: Hooks,
+    ) -> None:
+        super().__init__(reader, writer, opts, mode)
+        self._hooks = hooks
+        self._pass: deque[events.Event] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.layer = Http(self.layer.context, HTTPMode.regular)
+
+    async def server_event(self, event: events.Event) -> None:
+        """Hand `event` to the layers and do what they say, until there is nothing more to do at once.
+
+        Nothing is awaited between the beginning and the end of a pass. A layer that raises ends the connection.
+        """
+        async with self._server_event_lock:
+            self.timeout_watchdog.register_activity()
+            self._pass = deque([event])
+            unsent: dict[Connection, list[bytes]] = {}
+            try:
+                while self._pass:
+                    for command in self.layer.handle_event(self._pass.popleft()):
+                        self._do(command, unsent)
+                for connection in list(unsent):
+                    self._send(connection, unsent)
+            except Exception:
+                log.exception("a connection was closed, because mitmproxy's layers failed")
+                self.abort()
+            finally:
+                self._pass = None
+
+    def _do(self, command: commands.Command, unsent: dict[Connection, list[bytes]]) -> None:
+        """Carry one command out. What is to be sent is gathered in `unsent`."""
+        if isinstance(command, commands.StartHook):
+            self._start(self._run_hook(command))
+        elif isinstance(command, commands.OpenConnection):
+            assert command.connection not in self.transports
+            handler = self._start(self.open_connection(command))
+            self.transports.setdefault(command.connection, server.ConnectionIO()).handler = handler
+        elif isinstance(command, commands.RequestWakeup):
+            self.wakeup_timer.add(self._start(self.wakeup(command)))
+        elif isinstance(command, commands.Log):
+            self.log(command.message, command.level)
+        elif isinstance(command, commands.ConnectionCommand):
+            if command.connection not in self.transports:
+                return  # it is closed already
+            if isinstance(command, commands.SendData):
+                unsent.setdefault(command.connection, []).append(command.data)
+            elif isinstance(command, commands.CloseConnection):
+                self._send(command.connection, unsent)
+                half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+                self.close_connection(command.connection, half)
+        else:
+            raise RuntimeError(f"unexpected command: {command}")
+
+    def _send(self, connection: Connection, unsent: dict[Connection, list[bytes]]) -> None:
+        transport = self.transports.get(connection)
+        pieces = unsent.pop(connection, None)
+        if pieces and transport is not None and transport.writer is not None and not transport.writer.is_closing():
+            transport.writer.write(b"".join(pieces))
+
+    def _start(self, work: Any) -> asyncio.Task[None]:
+        """Do `work` now, as far as it goes without waiting; the rest later."""
+        task: asyncio.Task[None] = asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _run_hook(self, hook: commands.StartHook) -> None:
+        """Run a hook, and tell the layer that waits for it: in the pass that is under way, or in one of its own."""
+        during = self._pass
+        try:
+            await self.handle_hook(hook)
+        except Exception:  # noqa: BLE001  logged by then; the layer that waits for this hook must never go on
+            return
+        if not hook.blocking:
+            return
+        if during is not None and self._pass is during:
+            during.append(events.HookCompleted(hook))
+        else:
+            await self.server_event(events.HookCompleted(hook))
+
+    async def handle_hook(self, hook: commands.StartHook) -> None:
+        """Run the functions that stand in the table for this hook. One that raises closes the connection."""
+        acts = self._hooks.get(hook.name)
+        if acts is None:
+            return
+        with self.timeout_watchdog.disarm():
+            try:
+                for act in acts:
+                    result = act(*hook.args())
+                    if inspect.isawaitable(result):
+                        await result
+            except Exception:
+                log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
+                self.abort()
+                raise
+
+    async def handle_connection(self, connection: Connection) -> None:
+        """mitmproxy forgets to close a connection whose task is cancelled while it waits to hand on data."""
+        try:
+            await super().handle_connection(connection)
+        except asyncio.CancelledError:
+            if connection in self.transports:
+                connection.state = ConnectionState.CLOSED
+                await self.server_event(events.ConnectionClosed(connection))
+                self._close(self.transports.pop(connection))
+            raise
+
+    def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
+        """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""
+        if level >= logging.ERROR:
+            log.error("%s", message, exc_info=exc_info)
+            self.abort()
+
+    def abort(self) -> None:
+        """Close every connection of this client, at once."""
+        for transport in self.transports.values():
+            self._close(transport)
+
+    @staticmethod
+    def _close(transport: server.ConnectionIO) -> None:
+        if transport.writer is not None:
+            transport.writer.close()
