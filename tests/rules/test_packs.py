@@ -173,6 +173,19 @@ def test_every_call_has_one_tool(pack: str) -> None:
     assert {each.tool for each in calls} == using(pack).tools.keys()
 
 
+def test_the_example_rules_of_all_packs_stand_together() -> None:
+    """As `init` copies them, one file for each pack: all load, and every test still passes."""
+    sources = [
+        Source(f"{pack}.yaml", f"version: 1\nuse: [{pack}]\nrules:\n{text.partition('\nrules:\n')[2]}")
+        for pack, text in PACKS.items()
+    ]
+    loaded = load(sources, PACKS)
+    assert {case.name: run_case(loaded.ruleset, case).mismatches for case in loaded.cases} == {
+        case.name: () for case in loaded.cases
+    }
+    assert len(loaded.cases) == sum(len(as_file(pack).cases) for pack in PACKS)
+
+
 READS = (
     ("openai", ("openai.chat", "openai.response", "openai.embedding", "openai.image.generate", "openai.audio.speech")),
     ("anthropic", ("anthropic.message", "anthropic.message.count")),
