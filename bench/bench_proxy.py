@@ -26,7 +26,9 @@ from bench.load import Load
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-REFERENCE, OURS = "mitmdump", "borderpost"
+REFERENCE, BARE, OURS = "mitmdump", "bare", "borderpost"
+PROXIES = (REFERENCE, BARE, OURS)
+"""`bare` is our own embedding of mitmproxy with the guards off: nothing is decided, nothing is recorded."""
 RULES = 1000
 START_S = 20.0
 
@@ -43,8 +45,9 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Borderpost in terms of the reference: throughput above 1 and CPU below 1 are better; median over the rounds."""
+    """Borderpost in terms of `than`: throughput above 1 and CPU below 1 are better; medians over the rounds."""
 
+    than: str
     connections: int
     throughput: float
     cpu: float
@@ -105,7 +108,7 @@ def rules(upstream_port: int) -> str:
 def commands(directory: Path, upstream_port: int, ca: Path, ports: dict[str, int]) -> dict[str, list[str]]:
     """How the two proxies are started."""
     (directory / "rules.yaml").write_text(rules(upstream_port))
-    confdir = {name: directory / name for name in (REFERENCE, OURS)}
+    confdir = {name: directory / name for name in PROXIES}
     for path in confdir.values():
         path.mkdir(mode=0o700)
     return {
@@ -113,6 +116,7 @@ def commands(directory: Path, upstream_port: int, ca: Path, ports: dict[str, int
             *(str(BIN / "mitmdump"), "-q", "--listen-host", "127.0.0.1", "--listen-port", str(ports[REFERENCE])),
             *("--set", f"confdir={confdir[REFERENCE]}", "--set", f"ssl_verify_upstream_trusted_ca={ca}"),
         ],
+        BARE: [sys.executable, "-m", "bench.bare", str(ports[BARE]), str(confdir[BARE]), str(ca)],
         OURS: [
             *(str(BIN / "borderpost"), "serve", "--listen", f"127.0.0.1:{ports[OURS]}", "--upstream-ca", str(ca)),
             *("--confdir", str(confdir[OURS]), "--ledger", str(directory / "ledger.db")),
@@ -123,7 +127,7 @@ def commands(directory: Path, upstream_port: int, ca: Path, ports: dict[str, int
 
 def authority(directory: Path, name: str) -> Path:
     """The certificate that a client of the proxy has to trust."""
-    return directory / name / ("ca.pem" if name == OURS else "mitmproxy-ca-cert.pem")
+    return directory / name / ("mitmproxy-ca-cert.pem" if name == REFERENCE else "ca.pem")
 
 
 def one_round(
@@ -158,10 +162,8 @@ def compare(
             )
         )
         assert upstream.stdout is not None
-        ports = {name: free_port() for name in names} | {"upstream": int(upstream.stdout.readline())}
-        started = commands(
-            directory, ports["upstream"], directory / "upstream-ca.pem", ports | {OURS: ports.get(OURS, 0)}
-        )
+        ports = {name: free_port() for name in PROXIES} | {"upstream": int(upstream.stdout.readline())}
+        started = commands(directory, ports["upstream"], directory / "upstream-ca.pem", ports)
         log = stack.enter_context((directory / "log").open("w"))
         processes = {name: stack.enter_context(running(started[name], stdout=log, stderr=log)) for name in names}
         for name, process in processes.items():
@@ -191,18 +193,19 @@ def summary(found: dict[tuple[str, int], list[Round]]) -> list[Measured]:
 def ratios(found: dict[tuple[str, int], list[Round]]) -> list[Ratio]:
     """Round by round, so that what slows the machine down for a while slows both."""
     pairs = {
-        count: list(zip(found[OURS, count], found[REFERENCE, count], strict=True))
-        for name, count in found
-        if name == OURS and (REFERENCE, count) in found
+        (than, count): list(zip(found[OURS, count], theirs, strict=True))
+        for (than, count), theirs in found.items()
+        if than != OURS and (OURS, count) in found
     }
     return [
         Ratio(
+            than=than,
             connections=count,
             throughput=statistics.median(our.load.per_second / their.load.per_second for our, their in rounds),
             cpu=statistics.median(our.cpu_us / their.cpu_us if their.cpu_us else 0.0 for our, their in rounds),
             p50_added_us=statistics.median(our.load.p50_us - their.load.p50_us for our, their in rounds),
         )
-        for count, rounds in pairs.items()
+        for (than, count), rounds in pairs.items()
     ]
 
 
@@ -212,7 +215,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each time (%(default)s)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64], help="at once")
-    parser.add_argument("--proxy", choices=[REFERENCE, OURS], nargs="+", default=[REFERENCE, OURS])
+    parser.add_argument("--proxy", choices=PROXIES, nargs="+", default=PROXIES)
     args = parser.parse_args()
     found = compare(args.connections, args.rounds, args.seconds, args.proxy)
     measured, compared = summary(found), ratios(found)
@@ -227,8 +230,8 @@ def main() -> None:
         )
     for ratio in compared:
         print(
-            f"at {ratio.connections} connections Borderpost does {ratio.throughput:.2f} times the requests of "
-            f"{REFERENCE}, at {ratio.cpu:.2f} times the CPU each; p50 {ratio.p50_added_us / 1000:+.2f} ms"
+            f"at {ratio.connections:>2} connections Borderpost does {ratio.throughput:.2f} times the requests of "
+            f"{ratio.than}, at {ratio.cpu:.2f} times the CPU each; p50 {ratio.p50_added_us / 1000:+.2f} ms"
         )
 
 
