@@ -6,6 +6,7 @@
 - `sh`: every `borderpost` command exists and takes the options it is given; every `make` target exists.
 - `console`: the same for the lines after `$`; and what `borderpost` prints there is what it prints, with `...` for what
   differs each time. These run in a directory where the page's first whole rule file is `borderpost.yaml`.
+- `sql` is asked of an empty ledger.
 - `text` is not checked: pictures, and what other programs print.
 """
 
@@ -15,7 +16,9 @@ import doctest
 import json
 import re
 import shlex
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -24,6 +27,8 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from proxy.ledger.store import Ledger
+from proxy.ledger.vault import Vault
 from proxy.rulefiles import packs
 from rules.cases import run_case
 from rules.load import Source, load
@@ -126,12 +131,20 @@ def session(example: Example, directory: Path) -> None:
             assert same, f"`{shlex.join(words)}` prints\n{printed}\ninstead of\n{shown}"
 
 
+def question(example: Example, directory: Path) -> None:
+    path = directory / "ledger.db"
+    Ledger.open(path, Vault(bytes(32), bytes(32)), owner="docs").close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(example.text)
+
+
 CHECKS: dict[str, Callable[[Example, Path], object]] = {
     "yaml": rule_file,
     "json": lambda example, _: json.loads(example.text),
     "python": lambda example, _: compile(example.text, f"{example.page}:{example.line}", "exec"),
     "sh": shell,
     "console": session,
+    "sql": question,
     "text": lambda example, _: None,
 }
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -210,6 +213,37 @@ def test_a_view_by_run_reads_that_run_only(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         plan = connection.execute("EXPLAIN QUERY PLAN SELECT * FROM runs WHERE run = 'r_1'").fetchall()
     assert [step[3] for step in plan if " d" in step[3]] == ["SEARCH d USING INDEX entries_run (run=?)"]
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [("### `calls`", "calls"), ("### `decisions`", "decisions"), ("### `runs`", "runs"), ("## Every entry", "entries")],
+)
+def test_every_column_is_documented(path: Path, title: str, name: str) -> None:
+    section = re.split(r"^##", PAGE.partition(title)[2], flags=re.MULTILINE)[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = [column for cell in cells for column in re.findall(r"`(\w+)`", cell)]
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [column[1] for column in connection.execute(f"PRAGMA table_info({name})")]
+    assert sorted(documented) == sorted(columns)
+
+
+def test_the_documented_check_of_the_chain_finds_a_change(path: Path, tmp_path: Path) -> None:
+    """The lines in the docs, as they stand there: no complaint, and one when a single column was changed."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+    def check() -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert check() == (0, "")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TRIGGER entries_no_update")
+        connection.execute("UPDATE entries SET agent = 'somebody else' WHERE seq = 3")
+    assert check() == (1, "entry 3 is not what was written\n")
 
 
 def test_the_chain_covers_every_column(path: Path) -> None:
