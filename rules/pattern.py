@@ -163,6 +163,7 @@ _WORDS = re.compile(r"\s*(?:(\S+)\s+)?(\S+)\s*(.*)", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|(?:\{[^}]*\}|[^:{])*)(?::(.*))?", re.DOTALL)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_DEVIATIONS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")  # IDNA 2003 and 2008 encode them differently (UTS 46)
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _TOKEN = re.compile(r"\{([^{}]*)\}|(\*+)|([^{}*]+)")
@@ -332,6 +333,8 @@ class _Parser:
             return text
         label = text.lower()
         if not label.isascii():
+            if _DEVIATIONS.search(text):
+                self.fail(at, f"`{text}` is one host to some clients and another to others", "write its `xn--` form")
             try:
                 label = idna.encode(text, uts46=True).decode()
             except idna.IDNAError as error:

@@ -220,6 +220,7 @@ WRONG = [
     ("https://a..io/x", 11, "a label of the host is empty", "dot between"),
     ("https://-a.io/x", 9, "`-a` is not a label of a host", "letters"),
     ("https://☃\u0338.io/x", 9, "is not a host name", "xn--"),
+    ("https://straße.example/x", 9, "one host to some clients and another to others", "xn--"),
     ("https://" + "a" * 64 + ".io/x", 9, "is not a label of a host", "63"),
     ("https://" + "a.b." * 64 + "io/x", 9, "longer than 253", ""),
     ("https://127.1/x", 9, "`127.1` is not an IPv4 address", "all four"),
