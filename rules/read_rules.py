@@ -14,7 +14,7 @@ from rules.known_tools import KnownTools
 from rules.read_tools import NAME_HELP, read_matches
 from rules.ruleset import Match, Mode, Rule, Selector
 from rules.shape import Report
-from rules.suggest import suggest
+from rules.suggest import listing, suggest
 from rules.vocabulary import LATER, MODES, NAME, RULE, SELECT
 from rules.where import parse_where
 from rules.yamltree import Node
@@ -135,29 +135,33 @@ def _check_path_names(rule: Rule, found: dict[str, Node], known: KnownTools, rep
     if any(known.tools[name] is None for name in selected):
         return  # what a broken definition captures is not known
     own = _names(rule.select, known)
-    read = [(found[key], own) for key in ("where", *GUARDS) if key in found]
-    if rule.unless and "unless" in found:
-        read.append((found["unless"], own | _names(rule.unless, known)))
-    for node, names in read:
-        for text in _texts(node):
-            for name in _PATH_NAME.findall(text.scalar) if isinstance(text.scalar, str) else ():
-                if name not in names:
-                    captured = ", ".join(f"`{{{each}}}`" for each in sorted(names)) or "no name"
-                    message = f"`path.{name}` is never set: the patterns of this rule capture {captured}"
-                    report.add("unknown-path-name", message, text, suggest(name, names))
+    for select, key, names in (
+        (rule.select, "where", own),
+        (rule.unless, "unless", own | (_names(rule.unless, known) if rule.unless else set())),
+    ):
+        for field in select.where.fields if select and select.where else ():
+            if field.place == "path" and field.steps[0] not in names:
+                place = next((text for text in _texts(found[key]) if text.scalar == field.text), found[key])
+                _never_set(str(field.steps[0]), place, names, report)
+    for text in (text for guard in rule.guards for text in _texts(found[guard.verb])):
+        for name in _PATH_NAME.findall(text.scalar) if isinstance(text.scalar, str) else ():
+            if name not in own and text.scalar not in known.tools:
+                _never_set(name, text, own, report)
 
 
 _PATH_NAME = re.compile(r"(?:^|\|\s*)path\.([A-Za-z0-9_$@-]+)(?=\s*(?:\||$))")
 
 
+def _never_set(name: str, place: Node, names: set[str], report: Report) -> None:
+    captured = listing((f"{{{each}}}" for each in sorted(names)), "and") if names else "no name"
+    message = f"`path.{name}` is never set: the patterns of this rule capture {captured}"
+    report.add("unknown-path-name", message, place, suggest(name, names))
+
+
 def _check_until(guard: Guard | None, found: dict[str, Node], known: KnownTools, report: Report) -> None:
     """A claim that ends with a tool which does not exist would never end early, and nobody would notice."""
     until = found[guard.verb].get("until") if guard is not None else None
-    if until is None or not isinstance(until.scalar, str):
-        return
-    if "*" in until.scalar:
-        report.add("until", "`until` names one tool, not several", until, "write the tool whose success ends the claim")
-    else:
+    if until is not None and isinstance(until.scalar, str):
         known.named(until.scalar, until, report)
 
 

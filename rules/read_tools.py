@@ -72,6 +72,7 @@ def read_matches(node: Node, report: Report) -> tuple[Match, ...]:
 
 
 def _match(node: Node, report: Report) -> Match | None:
+    where, condition = None, None
     if node.kind == "map":
         found = report.keys(node, "a match", MATCH, LATER["match"])
         if "request" not in found:
@@ -85,14 +86,16 @@ def _match(node: Node, report: Report) -> Match | None:
                 message = f"`{field}` can not be part of a match, which says what a call is, not who makes it"
                 report.add("field", message, where, "put it into the `where` of a rule")
         node = found["request"]
-    else:
-        condition = None
     pattern = report.attempt(lambda: parse_pattern(node))
-    for field in condition.fields if condition and pattern else ():
-        if field.place == "path" and pattern is not None and where is not None and field.steps[0] not in pattern.names:
-            message = f"`{field}` is never set: the pattern captures {listing(pattern.names, 'and') or 'no name'}"
-            report.add("unknown-path-name", message, where, suggest(str(field.steps[0]), pattern.names))
-    return Match(pattern, condition) if pattern is not None else None
+    if pattern is None:
+        return None
+    if condition is not None and where is not None:
+        unset = [str(field.steps[0]) for field in condition.fields if field.place == "path"]
+        for name in (name for name in unset if name not in pattern.names):
+            captured = listing((f"{{{each}}}" for each in pattern.names), "and") if pattern.names else "no name"
+            message = f"`path.{name}` is never set: the pattern captures {captured}"
+            report.add("unknown-path-name", message, where, suggest(name, pattern.names))
+    return Match(pattern, condition)
 
 
 def _credential(node: Node, report: Report) -> str:

@@ -97,6 +97,7 @@ REFUSED: list[tuple[str, str, str, tuple[int, int]]] = [
     ("true as a key", "true: x\n", "key-not-text", (1, 1)),
     ("null as a key", "~: x\n", "key-not-text", (1, 1)),
     ("a list as a key", "? [a, b]\n: x\n", "key-not-text", (1, 3)),
+    ("an alias as a key", "*x : y\n", "yaml-alias", (1, 1)),
     ("infinity", "a: .inf\n", "yaml-number", (1, 4)),
     ("minus infinity", "a: -.INF\n", "yaml-number", (1, 4)),
     ("not a number", "a: .nan\n", "yaml-number", (1, 4)),
