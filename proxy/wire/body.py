@@ -22,8 +22,8 @@ DECODED_CAP_BYTES = 16 * 1024 * 1024
 """What a body may decode to unless its tool says `cap`: the same as it may be large."""
 
 JSON_DEPTH_CAP = 100
-JSON_EXPONENT_CAP = 400
-"""Beyond, a binary double is infinite or zero: what the server would compute is not what is written."""
+JSON_EXPONENTS = range(-324, 309)
+"""Outside, a binary double is infinite or zero: what the server would compute is not what is written."""
 
 _WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _ESSENCE = re.compile(rf"({_WORD}/{_WORD})[ \t]*")
@@ -153,7 +153,7 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _decimal(text: str) -> Decimal:
     number = Decimal(text)
-    if number and abs(number.adjusted()) > JSON_EXPONENT_CAP:
+    if number and number.adjusted() not in JSON_EXPONENTS:
         raise _Unreadable("its JSON has a number out of range")
     return number
 
