@@ -5,7 +5,7 @@ The examples are whole files but for `version: 1`, or several with their names; 
 
 from __future__ import annotations
 
-from textwrap import dedent, indent
+from textwrap import fill, indent
 
 _EXPLAINED: dict[str, tuple[str, str, str]] = {
     "yaml-syntax": (
@@ -349,8 +349,8 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
 
 
 def _paragraph(why: str, wrong: str, right: str) -> str:
-    blocks = [f"{name}:\n{indent(dedent(example), '    ')}" for name, example in (("wrong", wrong), ("right", right))]
-    return "\n\n".join([why, *blocks])
+    examples = [f"{name}:\n{indent(example, '    ')}" for name, example in (("wrong", wrong), ("right", right))]
+    return "\n\n".join([fill(why, 100), *examples])
 
 
 EXPLANATIONS: dict[str, str] = {code: _paragraph(*parts) for code, parts in _EXPLAINED.items()}

@@ -50,7 +50,7 @@ def render(problem: Problem, text: str, level: Literal["error", "warning"] = "er
     The result holds no control characters, whatever the file holds, and does not end with a line break.
     """
     mark = problem.mark
-    lines = _lines(text)
+    lines = _lines(text.removeprefix("\ufeff"))
     line = lines[mark.line - 1] if mark.line <= len(lines) else ""
     start = max(0, mark.col - SHOWN * 2 // 3) if len(line) > SHOWN else 0
     shown = _visible(line[start : start + SHOWN])

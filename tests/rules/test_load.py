@@ -14,6 +14,8 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rules.load import VERSION, Loaded, Source, load, pack_file
 from rules.problems import EXPLANATIONS, RuleFileError, render
@@ -21,6 +23,7 @@ from rules.ruleset import BODY_CAP_BYTES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+GOOD = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests/examples").iterdir())]
 BAD = sorted(path for path in (HERE / "bad").iterdir() if path.suffix != ".txt")
 PACKS = {
     "stripe": """
@@ -190,6 +193,21 @@ def test_rules_in_every_form() -> None:
     assert (denied.allow, denied.deny, denied.guards, denied.unless) == (False, "Archive it instead.", (), None)
     assert all_denied.deny, "a deny without a reason has one all the same: an empty text would be no deny"
     assert (all_denied.select.tools, all_denied.select.matches) == (None, None)
+
+
+def test_names_that_patterns_capture_may_be_read() -> None:
+    assert loaded("""
+        tools:
+          path.close: POST https://{region}.example.com/close/{id}
+          open: POST https://{region}.example.com/open/{id}
+        rules:
+          - id: open
+            tool: open
+            where: {path.region: {in: [eu, us]}, body.note: {ne: path.nothing}}
+            unless: {match: "https://eu.example.com/open/{what}", where: {path.what: x, path.id: {prefix: a}}}
+            allow: true
+            dedupe: {key: ["path.id|body.id"], until: path.close}
+        """).ruleset.rules
 
 
 GLOBS: list[tuple[str, set[str]]] = [
@@ -366,6 +384,24 @@ def quoted(match: str) -> str:
 
 def test_one_tool_may_say_the_same_twice() -> None:
     assert loaded("tools: {x: [GET https://a.example.com/x, GET https://a.example.com/x]}").ruleset.tools
+
+
+@given(st.data())
+def test_no_text_breaks_the_loader(data: st.DataObject) -> None:
+    """Whatever happens to a good file, it loads, or is refused with explained problems that point into a file."""
+    text = data.draw(st.sampled_from(GOOD))
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 30)))
+    other = data.draw(
+        st.sampled_from(["", " ", "\n", "- ", "{", "]", ": ", '"', "null", "1e3", "[]", "*", "deny", "body."])
+    )
+    try:
+        load([Source("a.yaml", text[:start] + other + text[end:])], PACKS)
+    except RuleFileError as error:
+        assert error.problems
+        for problem in error.problems:
+            assert problem.code in EXPLANATIONS
+            assert problem.mark.file == "a.yaml"
 
 
 # --- warnings --------------------------------------------------------------------------------------------------------

@@ -63,6 +63,17 @@ error[code]: a \ufffd[31m message
 help: a \ufffd help""",
     ),
     (
+        "a byte order mark in front of it all",
+        Problem("code", "message", Mark("f.yaml", 1, 2)),
+        "\ufeffab",
+        """\
+error[code]: message
+ --> f.yaml:1:2
+  |
+1 | ab
+  |  ^""",
+    ),
+    (
         "a place behind the end of the file",
         Problem("code", "message", Mark("f.yaml", 7, 1)),
         "a\n",
