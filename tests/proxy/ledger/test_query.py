@@ -329,6 +329,15 @@ def test_no_list_sorts_what_it_finds(path: Path, name: str) -> None:
     assert [step for step in plan_of(path, *DOCUMENTED[name]) if "TEMP B-TREE" in step] == []
 
 
+@pytest.mark.parametrize("view", ["calls", "decisions"])
+@pytest.mark.parametrize("name", ["id", "run", "agent", "tool", "host", "decision", "at_ns", "seq"])
+def test_the_views_use_the_indexes(path: Path, view: str, name: str) -> None:
+    plan = plan_of(path, f"SELECT * FROM {view} WHERE {name} > 1 ORDER BY {name} DESC LIMIT 5", {})
+    own = "INTEGER PRIMARY KEY" if name == "seq" else f"INDEX entries_{name.removesuffix('_ns')} "
+    assert f"SEARCH d USING {own}" in plan[0]
+    assert [step for step in plan if "TEMP B-TREE" in step] == []
+
+
 def test_runs_are_counted_in_the_index(path: Path) -> None:
     assert "SEARCH d USING COVERING INDEX entries_run (run=?)" in plan_of(path, *DOCUMENTED["runs"])
 
