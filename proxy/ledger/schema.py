@@ -178,9 +178,9 @@ VIEWS = (
     f"""
     CREATE VIEW decisions AS
     SELECT d.seq, d.id, {iso_sql("d.at_ns")} AS at, d.at_ns, d.run, d.agent, d.tool, d.method, d.scheme, d.host, d.port,
-           d.path, d.decision, d.code, d.rules, d.rest ->> '$.detail' AS detail, d.rest -> '$.violations' AS violations, d.rest -> '$.would' AS would,
-           d.rest -> '$.facts' AS facts, d.rest ->> '$.replay_of' AS replay_of,
-           d.rest ->> '$.fingerprint' AS fingerprint,
+           d.path, d.decision, d.code, d.rules, d.rest ->> '$.detail' AS detail,
+           d.rest -> '$.violations' AS violations, d.rest -> '$.would' AS would, d.rest -> '$.facts' AS facts,
+           d.rest ->> '$.replay_of' AS replay_of, d.rest ->> '$.fingerprint' AS fingerprint,
            round(coalesce(d.rest ->> '$.waited_ns', 0) / 1e6, 3) AS waited_ms, d.calls, d.ruleset
     FROM entries d
     WHERE d.decision IS NOT NULL
