@@ -15,7 +15,7 @@ from mitmproxy import connection, http, tls
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy import dial
-from proxy.doorman import CHALLENGE, Doorman
+from proxy.doorman import Doorman
 from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Exchange
 from proxy.gate import Admission, Asked, Gate
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
@@ -75,7 +75,6 @@ class Addon:
         except WireError as error:
             reply = self._gate.refuse_unread(_stub(flow, ""), call_id, error, asked)
             flow.response = _response(reply)
-            flow.response.headers[CHALLENGE[0]] = CHALLENGE[1]
             return
         except BaseException:
             log.exception("a tunnel was refused, because of an error of ours")
@@ -125,8 +124,6 @@ class Addon:
         except WireError as error:
             call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
             reply = self._gate.refuse_unread(call, exchange.call_id, error, exchange.asked)
-            if error.code == "proxy-auth-required":
-                reply = Reply(reply.status, reply.reason, (*reply.headers, CHALLENGE), reply.body)
         except Exception:
             log.exception("a call was refused, because of an error of ours")
             call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
@@ -201,7 +198,7 @@ class Addon:
             raise WireError("ambiguous-request", "Trailers after a request are not supported.")
         if flow.request.is_http2:
             flow.request.headers["content-length"] = str(len(raw))
-        exchange.call = read_body(exchange.call, raw)
+        exchange.call = read_body(exchange.call, raw, exchange.body_cap_bytes)
         return await self._admit(flow, exchange, exchange.call)
 
     async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, call: Call) -> Reply | None:

@@ -14,8 +14,6 @@ from proxy.agents import Agents
 from proxy.settings import Settings
 from proxy.wire.error import WireError
 
-CHALLENGE = ("proxy-authenticate", 'Basic realm="borderpost"')
-
 
 class Doorman:
     """Identifies clients. Under `run` the only good credentials are the child's; under `serve`, the agents' tokens."""
