@@ -105,7 +105,7 @@ def _read(source: Source, report: Report) -> dict[str, Node] | None:
     version = root.get("version")
     if version is None:
         report.add("version", "the file does not say its version", root, "add `version: 1`")
-    elif version.scalar is True or version.scalar != 1:
+    elif type(version.scalar) is not int or version.scalar != 1:
         text = "the text " if isinstance(version.scalar, str) else ""
         shown = f"{text}`{version.plain()}`"
         report.add("version", f"{shown} is not a version that this program reads", version, "write `version: 1`")

@@ -121,6 +121,13 @@ def test_an_explanation_tells_the_truth(code: str) -> None:
 # --- what files mean -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("written", ["2", "0", "true", '"1"', "1.0", "[1]", "null"])
+def test_only_version_1_is_read(written: str) -> None:
+    with pytest.raises(RuleFileError) as error:
+        load([Source("a.yaml", f"version: {written}\nrules: []\n")], PACKS)
+    assert [problem.code for problem in error.value.problems] == ["version"]
+
+
 def test_tools_in_every_form() -> None:
     tools = loaded("""
         tools:
