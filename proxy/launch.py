@@ -58,7 +58,8 @@ async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # nohup is obeyed. But shells let background jobs ignore SIGINT, and that must not make us unstoppable.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, stop.set)
                 undo.callback(loop.remove_signal_handler, number)
         async with _started(settings, rules, say) as proxy:

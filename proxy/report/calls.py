@@ -116,8 +116,8 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
         ("agent", call.agent, ""),
         ("run", call.run, ""),
         ("at", _local(call.at).isoformat(" ", "milliseconds"), ""),
-        ("waited", f"{detail.waited_ms:g} ms" if detail.waited_ms else "", ""),
-        ("answered", f"{call.status}" if call.status else "", ""),
+        ("waited", _latency(detail.waited_ms) if detail.waited_ms >= 1 else "", ""),
+        ("answered", _answered(call), ""),
         ("stands for", f"{detail.calls} equal calls" if detail.calls > 1 else "", ""),
         ("repeats", detail.replay_of, ""),
         ("id", f"{call.id}, entry {call.seq}", ""),
@@ -126,8 +126,8 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
         ("entry hash", detail.hash, "dim"),
     ]
     lines += _pairs(facts, room, colour)
-    for title, violations in (("violations", detail.violations), ("would refuse", detail.would)):
-        if violations:
+    for title, violations in (("refused by", detail.violations), ("would be refused by", detail.would)):
+        if any(one.rule for one in violations):
             lines += ["", paint(title, "bold", colour)]
             for one in violations:
                 lines += hung(f"  {one.rule or one.code}: ", one.detail, room)
@@ -146,15 +146,14 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
 
 def list_stats(by: str, rows: Sequence[StatsRow], room: int, colour: bool) -> list[str]:
     """The calls by group, with a column for each decision that there was."""
-    words = ["allowed", "denied", "throttled", "replayed", "held", "unknown"]
-    present = [word for word in words if any(getattr(row, word) for row in rows)]
-    if by == "decision":
-        present = [word for word in present if word == "unknown"]
+    words = {"allowed": "ALLOW", "denied": "DENY", "throttled": "THROTTLE", "replayed": "REPLAY", "held": "HOLD"}
+    present = {} if by == "decision" else {word: title for word, title in words.items() if _any_of(rows, word)}
+    if _any_of(rows, "unknown"):
+        present["unknown"] = "UNKNOWN"
     columns = [
-        Column(by.upper(), 12),
+        Column(by.upper(), 16, gives=True),
         Column("CALLS", 5, right=True),
-        *(Column(word.upper(), len(word), right=True) for word in present),
-        Column("RECEIVED", 8, right=True),
+        *(Column(title, len(title), right=True) for title in present.values()),
         Column("P50", 6, right=True),
         Column("P95", 6, right=True),
     ]
@@ -163,13 +162,17 @@ def list_stats(by: str, rows: Sequence[StatsRow], room: int, colour: bool) -> li
             Cell(row.key or "(none)", OF_DECISION.get(row.key, "") if row.key else "dim"),
             Cell(f"{row.calls}"),
             *(Cell(f"{getattr(row, word)}", "" if getattr(row, word) else "dim") for word in present),
-            Cell(show_size(row.answer_bytes) if row.answer_bytes else "-"),
             Cell(_latency(row.p50_ms)),
             Cell(_latency(row.p95_ms)),
         ]
         for row in rows
     ]
     return table(columns, cells, room, colour)
+
+
+def _any_of(rows: Sequence[StatsRow], word: str) -> bool:
+    """Whether the column `word` would hold anything but zeros."""
+    return any(getattr(row, word) for row in rows)
 
 
 def _call(row: CallRow) -> str:
@@ -192,8 +195,8 @@ def _status(row: CallRow) -> Cell:
 
 
 def _rules(row: CallRow) -> Cell:
-    if row.would:
-        return Cell(f"would refuse: {', '.join(row.would)}", "yellow")
+    if row.would and row.decision == "allow":
+        return Cell(f"{', '.join(row.would)} (monitor)", "yellow")
     return Cell(", ".join(row.rules)) if row.rules else Cell(row.code, "dim")
 
 
@@ -224,6 +227,12 @@ def _pairs(pairs: Sequence[tuple[str, str, Style]], room: int, colour: bool) -> 
         first, *more = wrap(value, room - columns_of(head))
         yield paint(head, "dim", colour) + paint(first, style, colour)
         yield from (" " * columns_of(head) + paint(line, style, colour) for line in more)
+
+
+def _answered(call: CallRow) -> str:
+    if not call.status:
+        return ""
+    return f"status {call.status}" + (f" after {_latency(call.duration_ms)}" if call.duration_ms is not None else "")
 
 
 def _plain(value: object) -> str:
