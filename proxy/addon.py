@@ -59,7 +59,7 @@ class Addon:
         self._pool = BufferPool()
         self._agents: dict[str, str] = {}
         self._live: dict[str, set[Exchange]] = {}
-        self._exact: set[tuple[str, str, int]] = set()
+        self._exact: dict[str, set[tuple[str, int]]] = {}
         self.stopping = False
 
     # -- who -------------------------------------------------------------------------------------------------------
@@ -119,16 +119,18 @@ class Addon:
         assert exchange.refusal is not None
         flow.response = _response(exchange.refusal)
         exchange.answer_now = bool(flow.metadata.get("invalid"))
+        refused: WireError | None = None
+        reply: Reply | None = None
         try:
             reply = await deciding
         except WireError as error:
-            call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
-            reply = self._gate.refuse_unread(call, exchange.call_id, error, exchange.asked)
+            refused = error
         except Exception:
             log.exception("a call was refused, because of an error of ours")
+            refused = WireError("policy-error", "Borderpost could not decide this call, so it was not sent.")
+        if refused is not None:
             call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
-            error = WireError("policy-error", "Borderpost could not decide this call, so it was not sent.")
-            reply = self._gate.refuse_unread(call, exchange.call_id, error, exchange.asked)
+            reply = self._gate.refuse_unread(call, exchange.call_id, refused, exchange.asked)
         if reply is not None:
             exchange.refusal = reply
             flow.response = _response(reply)
@@ -215,7 +217,7 @@ class Addon:
             return admission.reply
         exchange.exact_host = admission.decision.exact_host
         if exchange.exact_host:
-            self._exact.add((flow.client_conn.id, flow.request.host, flow.request.port))
+            self._exact.setdefault(flow.client_conn.id, set()).add((flow.request.host, flow.request.port))
         return None
 
     def _end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
@@ -231,7 +233,7 @@ class Addon:
         server.error = DESTINATION_REFUSED + "it could not be checked"
         assert server.address is not None
         host, port = server.address[:2]
-        exact = (data.client.id, host, port) in self._exact
+        exact = (host, port) in self._exact.get(data.client.id, ())
         try:
             reason, private = await dial.check(host, port, exact=exact, own=self._own())
         except OSError as error:
@@ -356,7 +358,7 @@ class Addon:
                 waiting.cancel()
         self._live.pop(client.id, None)
         self._agents.pop(client.id, None)
-        self._exact = {known for known in self._exact if known[0] != client.id}
+        self._exact.pop(client.id, None)
 
     async def drain(self, timeout_s: float) -> None:
         """Let calls in flight come to their end, for at most `timeout_s`; new ones are refused."""

@@ -148,29 +148,29 @@ class Gate:
             reply = None
         else:
             reply = self._render(decision, asked, call_id, now_ns)
-        if reply is None:
-            self._waiting[call_id] = asyncio.Event()
+        admission = Admission(call_id, call, decision, ruleset, now_ns, 0, reply)
         try:
-            seq = self._ledger.append(
-                _entry(call, call_id, decision, ruleset, now_ns, now_ns - arrived_ns, reply.status if reply else 0)
-            )
+            seq = self._ledger.append(_entry(admission, now_ns - arrived_ns))
             decide.apply(self._state, decision.changes)
-            if reply is None:
-                await self._ledger.durable(seq)
+            if reply is not None:
+                self._count(decision)
+                return admission
+            self._waiting[call_id] = asyncio.Event()
+            await self._ledger.durable(seq)
+            self._count(decision)
+            if decision.send_at_ns > self.clock.now_ns():
+                return await self._take_turn(admission, asked, gone)
+            return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
         except LedgerError as error:
             log.error("refused, because it cannot be recorded: %s", error)
             self._wake(call_id)
             decision = store_error(decision)
             self._count(decision)
             reply = self._render(decision, asked, call_id, now_ns)
-            return Admission(call_id, call, decision, ruleset, now_ns, 0, reply)
-        self._count(decision)
-        if reply is not None:
-            return Admission(call_id, call, decision, ruleset, now_ns, 0, reply)
-        admission = Admission(call_id, call, decision, ruleset, now_ns, self.clock.now_ns(), None)
-        if decision.send_at_ns > admission.sent_ns:
-            return await self._take_turn(admission, asked, gone)
-        return admission
+            return msgspec.structs.replace(admission, decision=decision, reply=reply)
+        except BaseException:
+            self.settle(admission, withdrawn("an error of ours"))
+            raise
 
     async def _decide(
         self, call: Call, call_id: str, arrived_ns: int, gone: asyncio.Event
@@ -199,9 +199,12 @@ class Gate:
         refusal = decide.recheck(self.ruleset, self._state, admission.call, now_ns)
         if refusal is None and not gone.is_set():
             return msgspec.structs.replace(admission, sent_ns=now_ns)
-        reason = "its client left while it waited its turn" if refusal is None else f"{refusal.code} while it waited"
-        withdrawn = Answer(status=0, complete=False, sent=False, withdrawn=True, error=reason)
-        self.settle(admission, withdrawn, client_left=gone.is_set())
+        reason = (
+            "its client left while it waited its turn"
+            if refusal is None
+            else f"{refusal.code} came to apply while it waited"
+        )
+        self.settle(admission, withdrawn(reason), client_left=gone.is_set())
         refusal = refusal or withdrawn_refusal(admission.decision)
         return msgspec.structs.replace(
             admission, decision=refusal, reply=self._render(refusal, asked, admission.call_id, now_ns)
@@ -262,7 +265,7 @@ class Gate:
         reply = self._render(decision, asked, call_id, now_ns)
         self._count(decision)
         try:
-            self._ledger.append(_entry(call, call_id, decision, self.ruleset, now_ns, 0, reply.status))
+            self._ledger.append(_entry(Admission(call_id, call, decision, self.ruleset, now_ns, 0, reply), 0))
         except LedgerError as failure:
             log.error("a refusal could not be recorded: %s", failure)
         return reply
@@ -275,13 +278,12 @@ class Gate:
         return render(decision, method=asked.method, http_version=asked.http_version, call_id=call_id, now_ns=now_ns)
 
 
-def _entry(
-    call: Call, call_id: str, decision: Decision, ruleset: RuleSet, at_ns: int, waited_ns: int, status: int
-) -> DecisionEntry:
-    """The entry of `decision` on `call`. The ledger redacts it. `status`: what we answered, 0 when the call is sent."""
+def _entry(admission: Admission, waited_ns: int) -> DecisionEntry:
+    """What the ledger keeps of a decision; it redacts it."""
+    call, decision, reply = admission.call, admission.decision, admission.reply
     return DecisionEntry(
-        at_ns=at_ns,
-        id=call_id,
+        at_ns=admission.at_ns,
+        id=admission.call_id,
         run=call.run,
         agent=call.agent,
         tool=decision.tool,
@@ -295,8 +297,8 @@ def _entry(
         detail=decision.detail,
         rules=decision.rules,
         executed=decision.executed,
-        status=status,
-        ruleset=ruleset.digest,
+        status=reply.status if reply is not None else 0,
+        ruleset=admission.ruleset.digest,
         violations=decision.violations,
         would=decision.would,
         replay_of=decision.replay_of,
@@ -305,6 +307,11 @@ def _entry(
         facts=decision.facts,
         changes=decision.changes,
     )
+
+
+def withdrawn(reason: str) -> Answer:
+    """The end of a call that was let out and then held back by ourselves, as `reason` says."""
+    return Answer(status=0, complete=False, sent=False, withdrawn=True, error=f"held back: {reason}")
 
 
 def store_error(decision: Decision) -> Decision:
