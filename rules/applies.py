@@ -77,7 +77,11 @@ class Reading:
                 self.rule_hits.setdefault((hit.target.kind, hit.target.name), []).append(hit)
         for hits in (self.tool_hits, *self.rule_hits.values()):
             if len(hits) > 1:
-                hits.sort(key=lambda hit: (hit.pattern.specificity, hit.target.name, hit.target.nth))
+                hits.sort(key=self._rank)
+
+    def _rank(self, hit: Hit) -> tuple[object, ...]:
+        """The most specific first; of equal ones, the one with a discriminator."""
+        return (hit.pattern.specificity, self._match(hit).where is None, hit.target.name, hit.target.nth)
 
     def read(self, field: Field, bindings: Bindings) -> Value:
         """The value of `field`, put on record. Where two rules see different captures, each is recorded."""
