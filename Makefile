@@ -15,7 +15,7 @@ demo: venv ## the same agent without and with Borderpost, side by side
 	@.venv/bin/borderpost demo
 
 test: venv ## all tests (PYTEST="-k words" to choose)
-	$(PY) -m pytest -n $(JOBS) --dist loadgroup $(PYTEST)
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 cover: venv ## every branch of rules/ is tested by tests/rules
 	$(PY) -m coverage run -m pytest tests/rules

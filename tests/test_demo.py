@@ -12,8 +12,6 @@ from proxy.demo.screen import show
 from proxy.ledger.query import Filters, LedgerReader
 from proxy.report.terminal import columns_of
 
-pytestmark = pytest.mark.xdist_group("demo")  # one run for all
-
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
