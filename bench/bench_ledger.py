@@ -196,7 +196,7 @@ def bench_reading(directory: Path, count: int) -> None:
             "tail": lambda: reader.tail(middle, limit=50),
             "show": lambda: reader.show(some_id),
             "runs": reader.runs,
-            "status": lambda: reader.status(totals_since_ns=end_ns - 60_000_000_000),
+            "status": reader.status,
             "stats of the last minute": lambda: reader.stats("agent", Filters(since_ns=end_ns - 60_000_000_000)),
             "stats of everything": reader.stats,
         }

@@ -157,7 +157,6 @@ class Status(msgspec.Struct, frozen=True):
     problem: str
     problem_at: str
     totals: dict[str, int]
-    totals_since: str
 
 
 def open_reader(path: Path) -> Engine:
@@ -270,19 +269,24 @@ class LedgerReader:
             rows = connection.execute(text(RUNS), {"limit": limit}).all()
         return tuple(RunRow(*row) for row in rows)
 
-    def status(self, *, totals_since_ns: int = 0) -> Status:
-        """Where the ledger stands; `totals` counts the calls since `totals_since_ns` by decision."""
+    def run_ids(self, beginning: str, *, limit: int = 2) -> tuple[str, ...]:
+        """The first `limit` ids of runs that begin with `beginning`, in order: one look-up each."""
+        high = beginning + "\U0010ffff"
+        found: list[str] = []
+        with self._connect() as connection:
+            run = connection.execute(text(FIRST_RUN), {"low": beginning, "high": high}).scalar()
+            while run is not None and len(found) < limit:
+                found.append(run)
+                run = connection.execute(text(NEXT_RUN), {"low": run, "high": high}).scalar()
+        return tuple(found)
+
+    def status(self) -> Status:
+        """Where the ledger stands; `totals` counts all calls by decision."""
         with self._connect() as connection:
             seq, _, last_ns = schema.last_entry(connection)
             boot = connection.execute(text(LAST_OF_KIND), {"kind": "boot"}).first()
             ruleset, problem = _rulesets(connection)
-            low = connection.execute(text(FIRST_SINCE), {"at": totals_since_ns}).scalar()
-            totals = {
-                decision: connection.execute(
-                    text(TOTAL), {"decision": decision, "low": MAX_SEQ if low is None else low}
-                ).scalar_one()
-                for decision in ("allow", "deny", "throttle", "replay", "hold")
-            }
+            totals = {row.decision: row.calls for row in connection.execute(schema.totals.select())}
         return Status(
             path=str(self._path),
             entries=seq,
@@ -294,8 +298,7 @@ class LedgerReader:
             ruleset_at=iso(ruleset.at_ns) if ruleset else "",
             problem=problem.problem if problem else "",
             problem_at=iso(problem.at_ns) if problem else "",
-            totals=totals,
-            totals_since=iso(totals_since_ns),
+            totals={decision: totals.get(decision, 0) for decision in schema.DECISIONS},
         )
 
     @contextlib.contextmanager
@@ -325,9 +328,11 @@ SHOW = """
 LAST_OF_KIND = "SELECT * FROM entries WHERE kind = :kind AND call_seq IS NULL ORDER BY seq DESC LIMIT 1"
 ALL_OF_KIND = "SELECT * FROM entries WHERE kind = :kind AND call_seq IS NULL ORDER BY seq DESC"
 OUTCOMES = "SELECT * FROM entries WHERE call_seq = :seq AND outcome IS NOT NULL ORDER BY seq"
-TOTAL = "SELECT coalesce(sum(calls), 0) FROM entries WHERE decision = :decision AND seq >= :low"
 FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= :at ORDER BY at_ns, seq LIMIT 1"
 LAST_UNTIL = "SELECT seq FROM entries WHERE at_ns <= :at ORDER BY at_ns DESC, seq DESC LIMIT 1"
+
+FIRST_RUN = "SELECT min(run) FROM entries WHERE run >= :low AND run <= :high"
+NEXT_RUN = "SELECT min(run) FROM entries WHERE run > :low AND run <= :high"
 
 RUNS = f"""
     WITH RECURSIVE each_run(run) AS (

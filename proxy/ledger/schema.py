@@ -98,6 +98,16 @@ answers = Table(
 )
 """Answers kept for replay, encrypted. The only rows that are ever deleted: when their time is over."""
 
+totals = Table(
+    "totals",
+    metadata,
+    Column("decision", Text, primary_key=True),
+    Column("calls", INT64, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""How many calls were decided how, in all: derived from the entries, so that nobody has to count them."""
+
 e = entries.c
 Index("answers_until", answers.c.until_ns)
 Index("entries_at", e.at_ns)
@@ -154,12 +164,10 @@ EXECUTED = """
 """
 """SQL for whether the side effect of call `d` with last outcome `o` has happened."""
 
-COUNTS = ", ".join(
-    f"sum(d.calls * (d.decision = '{decision}')) AS {name}"
-    for decision, name in {
-        "allow": "allowed", "deny": "denied", "throttle": "throttled", "replay": "replayed", "hold": "held",
-    }.items()
-)  # fmt: skip
+DECISIONS = {"allow": "allowed", "deny": "denied", "throttle": "throttled", "replay": "replayed", "hold": "held"}
+"""The decisions, and what calls that were decided so are called."""
+
+COUNTS = ", ".join(f"sum(d.calls * (d.decision = '{decision}')) AS {name}" for decision, name in DECISIONS.items())
 """SQL for how many of the calls `d` were decided how."""
 
 WOULD = "(SELECT json_group_array(value ->> '$.rule') FROM json_each(d.rest, '$.would'))"

@@ -13,6 +13,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,10 @@ HISTORY_PAGE = 5_000
 INSERT_ENTRY = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 INSERT_RULE = "INSERT INTO entry_rules (rule, seq) VALUES (?, ?)"
 INSERT_ANSWER = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES (?, ?, ?)"
+ADD_TO_TOTAL = """
+    INSERT INTO totals (decision, calls) VALUES (?, ?)
+    ON CONFLICT (decision) DO UPDATE SET calls = calls + excluded.calls
+"""
 DELETE_ANSWERS = (
     "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
 )
@@ -213,10 +218,11 @@ class Ledger:
             return batch
 
     def _write(self, batch: list[Item]) -> None:
-        """One transaction: the entries, chained; what finds them by rule; the answers to keep; fewer expired ones."""
+        """One transaction: the entries, chained; what is derived from them; answers to keep; fewer expired ones."""
         rows: list[Row] = []
         rules: list[tuple[str, int]] = []
         answers: list[tuple[str, int, bytes]] = []
+        totals: Counter[str] = Counter()
         ended: list[str] = []
         head = self._head
         with self._connection.begin():
@@ -229,6 +235,7 @@ class Ledger:
                 if isinstance(entry, DecisionEntry):
                     call_seq = seq
                     rules.extend((rule, seq) for rule in sorted(rules_of(entry)))
+                    totals[entry.action] += entry.count
                     if entry.action == "allow":
                         self._sent[entry.id] = seq
                 elif isinstance(entry, OutcomeEntry):
@@ -240,6 +247,8 @@ class Ledger:
             self._connection.exec_driver_sql(INSERT_ENTRY, rows)
             if rules:
                 self._connection.exec_driver_sql(INSERT_RULE, rules)
+            if totals:
+                self._connection.exec_driver_sql(ADD_TO_TOTAL, list(totals.items()))
             self._connection.exec_driver_sql(DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers))))
             if answers:
                 self._connection.exec_driver_sql(INSERT_ANSWER, answers)

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 POLL_S = 0.3
 """How often `log tail` looks."""
 
-RUNS = 1000
-"""The beginning of a run's id is looked for among so many runs."""
-
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -52,10 +49,10 @@ def with_whole_run(reader: LedgerReader, filters: Filters) -> Filters:
     """`filters` with the run's whole id where only its beginning was given."""
     if not filters.run:
         return filters
-    found = {run.run for run in reader.runs(limit=RUNS) if run.run.startswith(filters.run)}
+    found = reader.run_ids(filters.run)
     if filters.run in found or len(found) != 1:
         return filters
-    return msgspec.structs.replace(filters, run=found.pop())
+    return msgspec.structs.replace(filters, run=found[0])
 
 
 def list_calls(rows: Sequence[CallRow], room: int, colour: bool) -> list[str]:

@@ -254,8 +254,16 @@ def test_runs_that_were_active_last_come_first(reader: LedgerReader) -> None:
     assert reader.runs(limit=1) == rows[:1]
 
 
+BEGINNINGS = [("r_", ("r_1", "r_2")), ("r_2", ("r_2",)), ("r_3", ("r_3",)), ("", ("r_1", "r_2")), ("x", ())]
+
+
+@pytest.mark.parametrize(("beginning", "found"), BEGINNINGS)
+def test_runs_by_the_beginning_of_their_ids(reader: LedgerReader, beginning: str, found: tuple[str, ...]) -> None:
+    assert reader.run_ids(beginning) == found
+
+
 def test_status_says_where_the_ledger_stands(reader: LedgerReader, path: Path) -> None:
-    status = reader.status(totals_since_ns=NOW_NS + 3 * MINUTE_NS)
+    status = reader.status()
     assert status.path == str(path)
     assert (status.entries, status.last_at) == (12, "2026-01-01T00:08:00.123Z")
     assert status.size_bytes >= path.stat().st_size
@@ -263,8 +271,7 @@ def test_status_says_where_the_ledger_stands(reader: LedgerReader, path: Path) -
     assert (status.boot["command"], status.boot_at) == ("borderpost serve", "2026-01-01T00:00:00.123Z")
     assert status.ruleset == ruleset("5d41402a")
     assert (status.problem, status.problem_at) == ("error[x]: bad", "2026-01-01T00:03:00.123Z")
-    assert status.totals == {"allow": 2, "deny": 7, "throttle": 0, "replay": 1, "hold": 0}
-    assert reader.status().totals == {"allow": 3, "deny": 8, "throttle": 0, "replay": 1, "hold": 0}
+    assert status.totals == {"allow": 3, "deny": 8, "throttle": 0, "replay": 1, "hold": 0}
 
 
 def test_status_of_a_ledger_without_a_word(tmp_path: Path) -> None:
@@ -287,7 +294,8 @@ DOCUMENTED: dict[str, query.Query] = {
     "outcomes": (query.OUTCOMES, {}),
     "last boot": (query.LAST_OF_KIND, {}),
     "rule sets": (query.ALL_OF_KIND, {}),
-    "totals": (query.TOTAL, {}),
+    "first run": (query.FIRST_RUN, {}),
+    "next run": (query.NEXT_RUN, {}),
     "since": (query.FIRST_SINCE, {}),
     "until": (query.LAST_UNTIL, {}),
     "runs": (query.RUNS, {}),

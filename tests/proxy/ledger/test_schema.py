@@ -121,6 +121,7 @@ def test_the_file_says_what_it_is(path: Path) -> None:
             "entries": 1,
             "entry_rules": 1,
             "answers": 1,
+            "totals": 1,
         }
     assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir() if file.is_file()} == {0o600}
 

@@ -104,6 +104,17 @@ async def test_a_restart_goes_on_where_it_ended(tmp_path: Path) -> None:
     second.close()
 
 
+async def test_totals_agree_with_the_entries(tmp_path: Path) -> None:
+    for start in (0, 10):
+        ledger = open_ledger(tmp_path)
+        for n in range(start, start + 10):
+            await ledger.durable(ledger.append(decision(f"c_{n}") if n % 3 else refusal(f"c_{n}", count=n + 1)))
+        ledger.close()
+    counted = read_elsewhere(ledger.path, "SELECT decision, sum(calls) FROM entries GROUP BY 1 ORDER BY 1")
+    assert counted == read_elsewhere(ledger.path, "SELECT decision, calls FROM totals ORDER BY 1")
+    assert [key for key, _ in counted] == ["allow", "deny"]
+
+
 async def test_a_closed_ledger_takes_nothing(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     ledger.append(refusal())
