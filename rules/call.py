@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-type Json = None | bool | int | Decimal | str | list[Json] | dict[str, Json]
+type Json = bool | int | Decimal | str | list[Json] | dict[str, Json] | None
 """A decoded JSON value. Numbers are `int` where written without fraction or exponent, else `Decimal`; never float."""
 
 type BodyKind = Literal["none", "json", "form", "multipart", "text", "binary", "unread", "undecodable"]

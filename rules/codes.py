@@ -23,7 +23,9 @@ CODES: dict[str, Code] = {
     "no-allow": Code(403, "No rule allows this", "never", True, "http_request_denied"),
     "ambiguous-request": Code(400, "Ambiguous request", "changed only", True, "http_request_error"),
     "body-too-large": Code(413, "Body too large to decide", "changed only", True, "http_request_error"),
-    "proxy-auth-required": Code(407, "Proxy authentication required", "with a valid token", True, "http_request_denied"),
+    "proxy-auth-required": Code(
+        407, "Proxy authentication required", "with a valid token", True, "http_request_denied"
+    ),
     "key-reused": Code(422, "Idempotency key reused", "with a new key", True, "http_request_error"),
     "duplicate-in-flight": Code(409, "Duplicate in flight", "yes", False, "http_request_error"),
     "duplicate": Code(409, "Duplicate", "never as is", True, "http_request_denied"),

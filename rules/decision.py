@@ -10,7 +10,7 @@ type Action = Literal["allow", "deny", "throttle", "replay", "hold"]
 type Executed = Literal["no", "yes", "unknown"]
 """Whether the side effect that a refused or replayed call asks for has happened."""
 
-type Plain = None | bool | int | str | list[Plain] | dict[str, Plain]
+type Plain = bool | int | str | list[Plain] | dict[str, Plain] | None
 """What an entry of the ledger may hold: JSON without floats. Decimals are written as text."""
 
 
