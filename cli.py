@@ -373,7 +373,14 @@ def demo(keep: Path | None) -> None:
 
 @cli.command()
 @shared("confdir", "listen", "agent", "ledger")
-@click.option("--shell", "language", type=click.Choice(["sh", "fish"]), default="sh", show_default=True)
+@click.option(
+    "--shell",
+    "language",
+    type=click.Choice(["sh", "fish"]),
+    default="sh",
+    show_default=True,
+    help="Whose words to print.",
+)
 @as_json
 @click.pass_obj
 def env(given: dict[str, Any], language: str, json_wanted: bool) -> None:
