@@ -37,6 +37,11 @@ from rules.decision import Answer
 UPSTREAM_TIMEOUT_S = 600.0
 """How long an upstream may be silent, and how long an exchange goes on after its client has left."""
 
+SMALL_ANSWER_BYTES = 64 * 1024
+"""An answer that says that it is at most this long is handed on in one piece."""
+
+type Fields = tuple[tuple[bytes, bytes], ...]
+
 log = logging.getLogger("borderpost")
 
 
@@ -67,10 +72,10 @@ class Addon:
     def http_connect(self, flow: http.HTTPFlow) -> None:
         """A tunnel is opened: find out who opens it. What may pass through it is decided call by call."""
         call_id = self._new_call_id(self._gate.clock.now_ns())
-        asked = Asked("CONNECT", flow.request.http_version, "")
+        asked = Asked("CONNECT", flow.request.http_version)
         flow.response = _response(_policy_error(False, False))
         try:
-            agent = self._identify(flow.request.headers)
+            agent = self._identify(_values(flow.request.headers.fields, b"proxy-authorization"))
             self._agents[flow.client_conn.id] = agent
         except WireError as error:
             reply = self._gate.refuse_unread(_stub(flow, ""), call_id, error, asked)
@@ -81,8 +86,7 @@ class Addon:
             raise
         flow.response = None
 
-    def _identify(self, headers: http.Headers) -> str:
-        sent = headers.get_all("proxy-authorization")
+    def _identify(self, sent: list[str]) -> str:
         if len(sent) > 1:
             raise WireError("proxy-auth-required", "There is more than one Proxy-Authorization header.")
         return self._doorman.identify(sent[0] if sent else None, self._gate.clock.now_ns())
@@ -92,9 +96,9 @@ class Addon:
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """The head has arrived. Decide now if the head is enough; else have the body buffered."""
         call_id = self._new_call_id(self._gate.clock.now_ns())
-        asked = Asked(flow.request.method, flow.request.http_version, flow.request.headers.get("accept-encoding", ""))
-        exchange = Exchange(call_id, _policy_error(asked.method == "HEAD", flow.request.is_http2), self._pool)
-        exchange.asked = asked
+        method = flow.request.method
+        exchange = Exchange(call_id, _policy_error(method == "HEAD", flow.request.is_http2), self._pool)
+        exchange.asked = Asked(method, flow.request.http_version)
         flow.metadata[EXCHANGE] = exchange
         await self._guarded(flow, exchange, self._decide_on_head(flow, exchange))
 
@@ -134,8 +138,8 @@ class Addon:
         if reply is not None:
             exchange.refusal = reply
             flow.response = _response(reply)
-            expects = flow.request.headers.get("expect", "").lower() == "100-continue"
-            exchange.answer_now = exchange.answer_now or (expects and bool(flow.metadata.get("has_body")))
+            expects = _values(flow.request.headers.fields, b"expect")
+            exchange.answer_now = exchange.answer_now or bool(expects and flow.metadata.get("has_body"))
             return
         if exchange.admission is not None:
             exchange.refusal = None
@@ -148,11 +152,12 @@ class Addon:
             raise WireError("ambiguous-request", f"The request is not valid HTTP: {_one_line(str(invalid))}.")
         if self.stopping:
             raise WireError("shutting-down", "Borderpost is stopping, so this call was not sent.")
+        headers: Fields = request.headers.fields
+        credentials = _values(headers, b"proxy-authorization")
         agent = self._agents.get(flow.client_conn.id)
-        if agent is None or request.headers.get("proxy-authorization"):
-            agent = self._identify(request.headers)
+        if agent is None or credentials:
+            agent = self._identify(credentials)
         run = self._gate.runs.run_of(agent, self._gate.clock.now_ns())
-        headers = tuple(request.headers.fields)
         call = read_head(
             Head(
                 method=request.data.method,
@@ -175,16 +180,18 @@ class Addon:
         if is_upgrade(call):
             raise WireError("upgrade-refused", "Protocol upgrades such as WebSocket are not supported here.")
         strip = headers_to_strip(call)
-        request.headers.fields = tuple(field for field in headers if field[0].lower().decode("latin-1") not in strip)
+        if any(name in strip for name, _ in call.headers):
+            kept = (field for field in headers if field[0].lower().decode("latin-1") not in strip)
+            request.headers.fields = tuple(kept)
         needs = decide.needs(self._gate.ruleset, call)
         if needs.credential:
             exchange.call = call = with_credential(call, needs.credential, self._hash_secret)
         exchange.finish = needs.claim
         exchange.body_cap_bytes = needs.cap_bytes
         has_body = bool(flow.metadata.get("has_body"))
-        unframed = request.is_http2 and "content-length" not in request.headers
+        length = call.header("content-length") or ""
+        unframed = request.is_http2 and not length
         if has_body and (needs.body or unframed):
-            length = request.headers.get("content-length", "")
             if length.isdigit() and int(length) > needs.cap_bytes:
                 raise WireError("body-too-large", _too_large(needs.cap_bytes))
             return None
@@ -251,28 +258,33 @@ class Addon:
     # -- the answer ------------------------------------------------------------------------------------------------
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """The head of an answer has arrived: stream its body, keeping a copy where it may have to be replayed."""
+        """The head of an answer has arrived: stream its body, unless it is known to be small."""
         exchange = exchange_of(flow)
         if exchange is None or exchange.refusal is not None or exchange.settled:
             return
         exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish else 0)
         assert flow.response is not None
-        flow.response.stream = exchange.copy
+        length = _values(flow.response.headers.fields, b"content-length")
+        if len(length) != 1 or not length[0].isdigit() or int(length[0]) > SMALL_ANSWER_BYTES:
+            flow.response.stream = exchange.copy
 
     def response(self, flow: http.HTTPFlow) -> None:
         """The answer has arrived whole: record the outcome."""
         exchange = exchange_of(flow)
-        if exchange is None or exchange.admission is None or exchange.settled:
+        if exchange is None or exchange.admission is None or exchange.settled or exchange.copy is None:
             return
         assert flow.response is not None
-        stored = _stored(flow.response, exchange) if exchange.finish else None
+        if not flow.response.stream:
+            exchange.copy(flow.response.raw_content or b"")
+        stored = _stored(flow.response, exchange.call_id, exchange.copy) if exchange.finish else None
+        headers = _headers(flow.response)
         answer = Answer(
             status=flow.response.status_code,
             complete=True,
             sent=True,
             stored=stored is not None,
-            replayed=flow.response.headers.get("idempotent-replayed", "").lower() == "true",
-            headers=_headers(flow.response),
+            replayed=("idempotent-replayed", "true") in headers,
+            headers=headers,
         )
         self._settle(flow, exchange, exchange.admission, answer, stored)
 
@@ -322,8 +334,8 @@ class Addon:
                 admission,
                 answer,
                 client_left=exchange.client_left,
-                answer_sha256=exchange.copy.sha256,
-                answer_bytes=exchange.copy.size_bytes,
+                answer_sha256=exchange.copy.sha256 if exchange.copy is not None else "",
+                answer_bytes=exchange.copy.size_bytes if exchange.copy is not None else 0,
                 stored=stored,
             )
         except Exception:
@@ -370,13 +382,13 @@ class Addon:
                 waiting.cancel()
 
 
-def _stored(response: http.Response, exchange: Exchange) -> StoredAnswer | None:
+def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAnswer | None:
     """The answer as it will be replayed, or None when it was too large to keep."""
-    body = exchange.copy.body()
+    body = copy.body()
     if body is None:
         return None
     return StoredAnswer(
-        id=exchange.call_id,
+        id=call_id,
         until_ns=0,
         status=response.status_code,
         reason=response.data.reason,
@@ -384,6 +396,11 @@ def _stored(response: http.Response, exchange: Exchange) -> StoredAnswer | None:
         headers=tuple(response.headers.fields),
         body=body,
     )
+
+
+def _values(fields: Fields, name: bytes) -> list[str]:
+    """The values of every header `name` (lower case)."""
+    return [value.decode("latin-1") for sent, value in fields if sent.lower() == name]
 
 
 def _headers(response: http.Response) -> tuple[tuple[str, str], ...]:

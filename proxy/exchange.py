@@ -28,7 +28,7 @@ class Exchange:
         self._pool = pool
         self.call_id = call_id
         self.refusal: Reply | None = refusal
-        self.asked = Asked("", "", "")
+        self.asked = Asked("", "")
         self.call: Call | None = None
         self.admission: Admission | None = None
         self.body_cap_bytes = 0
@@ -42,7 +42,7 @@ class Exchange:
         self.settled = False
         self.client_left = False
         self.exact_host = False
-        self.copy = AnswerCopy(0)
+        self.copy: AnswerCopy | None = None
 
     @property
     def must_finish(self) -> bool:

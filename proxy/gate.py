@@ -52,7 +52,6 @@ class Asked(msgspec.Struct, frozen=True):
 
     method: str
     http_version: str
-    accept_encoding: str
 
 
 class Gate:
@@ -143,7 +142,9 @@ class Gate:
                     detail="this was already done, and its answer was not kept. Do not repeat it; look up the result.",
                 )
         if stored is not None:
-            reply: Reply | None = replay_reply(stored, accept_encoding=asked.accept_encoding, method=asked.method)
+            reply: Reply | None = replay_reply(
+                stored, accept_encoding=call.header("accept-encoding") or "", method=asked.method
+            )
         elif decision.action == "allow":
             reply = None
         else:

@@ -7,7 +7,6 @@ wait is done when it returns, and what one event gives to send to a peer leaves 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,7 +20,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from proxy.layers import Http
 
 type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
-"""Hook name -> the functions that run, in order. What is not in the table does not run."""
+"""Hook name -> the functions that run, in order; only the last may be async. What is not in the table does not run."""
 
 log = logging.getLogger("borderpost")
 
@@ -67,7 +66,7 @@ class Handler(server.LiveConnectionHandler):
     def _do(self, command: commands.Command, unsent: dict[Connection, list[bytes]]) -> None:
         """Carry one command out. What is to be sent is gathered in `unsent`."""
         if isinstance(command, commands.StartHook):
-            self._start(self._run_hook(command))
+            self._start_hook(command)
         elif isinstance(command, commands.OpenConnection):
             assert command.connection not in self.transports
             handler = self._start(self.open_connection(command))
@@ -102,35 +101,53 @@ class Handler(server.LiveConnectionHandler):
             task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _run_hook(self, hook: commands.StartHook) -> None:
-        """Run a hook, and tell the layer that waits for it: in the pass that is under way, or in one of its own."""
-        during = self._pass
+    def _start_hook(self, hook: commands.StartHook) -> None:
+        """Run a hook. The layer that waits for it is told in this pass, or later if the hook has to wait itself."""
+        assert self._pass is not None
+        waiting = self._run(hook)
+        if waiting is not None:
+            self._start(self._finish_hook(hook, waiting, self._pass))
+        elif hook.blocking:
+            self._pass.append(events.HookCompleted(hook))
+
+    async def _finish_hook(
+        self, hook: commands.StartHook, waiting: Awaitable[None], during: deque[events.Event]
+    ) -> None:
         try:
-            await self.handle_hook(hook)
-        except Exception:  # noqa: BLE001  logged by then; the layer that waits for this hook must never go on
+            with self.timeout_watchdog.disarm():
+                await waiting
+        except Exception:  # noqa: BLE001  the layer that waits for this hook must never go on
+            self._failed(hook)
             return
         if not hook.blocking:
             return
-        if during is not None and self._pass is during:
+        if self._pass is during:
             during.append(events.HookCompleted(hook))
         else:
             await self.server_event(events.HookCompleted(hook))
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
-        """Run the functions that stand in the table for this hook. One that raises closes the connection."""
-        acts = self._hooks.get(hook.name)
-        if acts is None:
-            return
-        with self.timeout_watchdog.disarm():
-            try:
-                for act in acts:
-                    result = act(*hook.args())
-                    if inspect.isawaitable(result):
-                        await result
-            except Exception:
-                log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
-                self.abort()
-                raise
+        """Run a hook that mitmproxy's own code waits for: clients that come and go, connections that are dialled."""
+        try:
+            waiting = self._run(hook)
+            if waiting is not None:
+                with self.timeout_watchdog.disarm():
+                    await waiting
+        except Exception:
+            self._failed(hook)
+            raise
+
+    def _run(self, hook: commands.StartHook) -> Awaitable[None] | None:
+        """Call the functions that stand in the table for this hook; what the last one has to wait for, if anything."""
+        waiting: Awaitable[None] | None = None
+        for act in self._hooks.get(hook.name, ()):
+            assert waiting is None
+            waiting = act(*hook.args())
+        return waiting
+
+    def _failed(self, hook: commands.StartHook) -> None:
+        log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
+        self.abort()
 
     async def handle_connection(self, connection: Connection) -> None:
         """mitmproxy forgets to close a connection whose task is cancelled while it waits to hand on data."""

@@ -78,7 +78,7 @@ class Stream(HttpStream):
         if exchange is None or exchange.answer_now:
             yield from self.answer_early()
             return
-        if not self.flow.response and request.headers.get("expect", "").lower() == "100-continue":
+        if exchange.call is not None and not self.flow.response and exchange.call.header("expect"):
             go_on = http.Response.make(100)
             go_on.headers.clear()
             yield SendHttp(ResponseHeaders(self.stream_id, go_on), self.context.client)
