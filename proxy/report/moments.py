@@ -14,6 +14,9 @@ UNITS_NS = {
     "w": 7 * 86400 * SECOND_NS,
 }
 
+LATEST_NS = 2**63 - 1 - UNITS_NS["d"]
+"""Later moments (after April 2262) do not fit into a ledger, and are taken for this one."""
+
 _SPAN = re.compile(r"(?:[0-9]{1,6}[smhdw])+")
 _PART = re.compile(r"([0-9]+)([smhdw])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,12 +39,12 @@ def read_moment(text: str, now_ns: int, *, ahead: bool = False) -> int:
     A time without a zone is in the zone of this machine, as the tables show it.
     """
     if _SPAN.fullmatch(text):
-        return now_ns + read_span(text) * (1 if ahead else -1)
+        return _within(now_ns + read_span(text) * (1 if ahead else -1))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise MomentError(f"`{text}` is no time: write `10m`, `2h`, `3d`, or `2026-01-31T12:00`") from None
-    return (moment.astimezone() - _EPOCH) // timedelta(microseconds=1) * 1000
+    return _within((moment.astimezone() - _EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def show_minute(at_ns: int) -> str:
@@ -77,3 +80,7 @@ def show_size(size_bytes: int) -> str:
             break
         tenths //= 1024
     return f"{tenths // 10}.{tenths % 10} {unit}" if tenths < 100 else f"{tenths // 10} {unit}"
+
+
+def _within(at_ns: int) -> int:
+    return min(max(at_ns, 0), LATEST_NS)
