@@ -41,6 +41,7 @@ EXPIRED_A_BATCH = 8
 """How many answers whose time is over a batch deletes, at least: bounded, for some have a mebibyte to overwrite."""
 
 HISTORY_PAGE = 5_000
+NEVER_NS = 1 << 63
 
 INSERT_ENTRY = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 INSERT_RULE = "INSERT INTO entry_rules (rule, seq) VALUES (?, ?)"
@@ -70,6 +71,7 @@ class Ledger:
         with self._connection.begin():
             schema.prepare(self._connection, path, vault.key_ids)
             self._seq, self._head, self._last_ns = schema.last_entry(self._connection)
+            self._expiry_ns = _next_expiry_ns(self._connection)
         self._reader = open_reader(path)
         self._durable_seq = self._seq
         self._sent: dict[str, int] = {}
@@ -78,6 +80,7 @@ class Ledger:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._urgent = False
+        self._hurrying = False
         self._closing = False
         self._failure = ""
         self._changed = threading.Condition(threading.Lock())
@@ -150,10 +153,19 @@ class Ledger:
             self._loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append((seq, waiter))
+        if not self._hurrying:
+            # At the end of this turn of the event loop: whatever else is decided in it shares the transaction.
+            self._hurrying = True
+            self._loop.call_soon(self._hurry)
+        await waiter
+
+    def _hurry(self) -> None:
+        """Have the writer write what is pending at once."""
+        self._hurrying = False
+        with self._changed:
             if not self._urgent:
                 self._urgent = True
                 self._changed.notify()
-        await waiter
 
     def answer(self, call_id: str) -> StoredAnswer | None:
         """The kept answer to call `call_id`, also if it is not written yet; None when there is none any more."""
@@ -249,9 +261,14 @@ class Ledger:
                 self._connection.exec_driver_sql(INSERT_RULE, rules)
             if totals:
                 self._connection.exec_driver_sql(ADD_TO_TOTAL, list(totals.items()))
-            self._connection.exec_driver_sql(DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers))))
+            if self._last_ns >= self._expiry_ns:
+                self._connection.exec_driver_sql(
+                    DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers)))
+                )
+                self._expiry_ns = _next_expiry_ns(self._connection)
             if answers:
                 self._connection.exec_driver_sql(INSERT_ANSWER, answers)
+                self._expiry_ns = min(self._expiry_ns, *(until_ns for _, until_ns, _ in answers))
         self._head = head
         for call_id in ended:
             self._sent.pop(call_id, None)
@@ -349,6 +366,12 @@ def _writer_engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _next_expiry_ns(connection: Connection) -> int:
+    """When the first kept answer expires; never, if there is none."""
+    first: int | None = connection.exec_driver_sql("SELECT min(until_ns) FROM answers").scalar()
+    return NEVER_NS if first is None else first
 
 
 def _begin_immediate(connection: Connection) -> None:
