@@ -101,8 +101,7 @@ def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
         call = with_credential(ruleset, step.call)
         decision = decide(ruleset, state, call, f"call-{number}", step.at_ns)
         decisions.append(decision)
-        if decision.twin is None:
-            apply(state, decision.changes)
+        apply(state, decision.changes)
         if decision.action == "allow":
             lost = step.answer == 0
             answer = Answer(step.answer, complete=not lost, sent=True, stored=not lost)

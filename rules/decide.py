@@ -374,10 +374,7 @@ class _Deciding:
             latest_ns = 0
             for each in guards:
                 each.view.not_before_ns = send_at_ns
-                try:
-                    each.verdict = each.guard.check(each.view, self.state, self.now_ns)
-                except ConditionError as error:
-                    each.verdict = Refuse("policy-error", _could_not(error))
+                each.verdict = each.guard.check(each.view, self.state, self.now_ns)
                 if isinstance(each.verdict, Pass) and not each.monitored:
                     latest_ns = max(latest_ns, each.verdict.send_at_ns)
             if latest_ns <= send_at_ns:

@@ -66,13 +66,13 @@ def fingerprint(
 
 
 def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
-    """What is asked, when no `key:` says it: query, media type and body."""
+    """What is asked, when no `key:` says it: query, media type and body, without the parts of them under `ignore`."""
     query = [pair for pair in call.query if pair[0].lower() not in SIGNING_QUERY]
     body = call.body
     for field in ignore:
         if field.place == "query":
             query = [pair for pair in query if pair[0] != field.steps[0]]
-        elif field.place == "body":
+        else:
             body = _without(body, field.steps)
     if body.kind == "json":
         body = _without_envelope(body)

@@ -163,9 +163,7 @@ class Claims(msgspec.Struct):
                 continue
             if claim.state == "claimed":
                 self.due.add(now_ns + 60 * SECOND_NS, key)
-            elif claim.until_ns > now_ns:
-                self.due.add(claim.until_ns, key)
-            else:
+            elif claim.until_ns <= now_ns:  # else it is another claim of the same key, with an entry of its own
                 self._drop(key)
         if len(self.due.heap) > 2 * len(self.claims) + 64:
             self.due.rebuild([(claim.until_ns, key) for key, claim in self.claims.items()])

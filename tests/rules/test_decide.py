@@ -124,7 +124,10 @@ tools:
   any: https://**
   api: https://api.example.com/**
   orders: POST https://api.example.com/orders
-  cancel: {match: {request: POST https://api.example.com/orders, where: {body.op: {eq: cancel}}}}
+  cancel:
+    match:
+      - {request: POST https://api.example.com/orders, where: {body.op: {eq: cancel}}}
+      - {request: POST https://api.example.com/orders, where: {body.cancel: {eq: true}}}
   void: {match: {request: POST https://api.example.com/orders, where: {query.void: {exists: true}}}, effect: read}
   encoded: GET https://api.example.com/{a}/{b}
 rules:
@@ -139,6 +142,7 @@ rules:
         (call("POST", "/other"), "api"),
         (call("POST", "/orders", "{}"), "orders"),
         (call("POST", "/orders", '{"op": "cancel"}'), "cancel"),
+        (call("POST", "/orders", '{"op": "cancel", "cancel": true}'), "cancel"),
         (call("GET", "/a/b"), "encoded"),
         (call("POST", "/", host="other.example", scheme="http", port=80), ""),
     ],
@@ -160,6 +164,7 @@ tools:
   free: POST https://api.example.com/free
 rules:
   - {id: all, tool: [json, none, free], allow: true, dedupe: 24h}
+  - {id: a-eve, tool: free, agent: eve, where: {body.a: {eq: 1}}, deny: No.}
   - {id: deep, tool: free, where: {body.a.b: {eq: 1}}, deny: No.}
 """
 TEXT = Body("text", "text/plain", text="{}", sha256=b"x", size_bytes=2)
@@ -387,6 +392,7 @@ def test_in_global_monitor_mode_everything_goes_out_and_what_enforcement_says_is
 
 HEADS = """
 tools:
+  rest: https://api.example.com/**
   plain: POST https://api.example.com/plain
   op: {match: {request: POST https://api.example.com/op, where: {body.op: {eq: x}}}, cap: 1kB, credential: header.x-key}
   big: {match: POST https://api.example.com/big, cap: 32MiB}
@@ -413,6 +419,7 @@ NEEDS = [
     (call(path="/find"), Needs(True, BODY_CAP_BYTES, True, "")),
     (call(path="/late"), Needs(True, BODY_CAP_BYTES, False, "")),
     (call(path="/spared"), Needs(True, BODY_CAP_BYTES, False, "")),
+    (call(path="//plain"), Needs(False, BODY_CAP_BYTES, False, "")),
     (call(path="/none"), Needs(False, BODY_CAP_BYTES, False, "")),
 ]
 

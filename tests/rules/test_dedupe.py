@@ -492,6 +492,16 @@ def test_released_claims_leave_nothing_behind() -> None:
     assert len(claims.due.heap) <= 65
 
 
+def test_a_claim_made_again_is_forgotten_in_its_own_time() -> None:
+    world = World(ORDERS.replace("24h", "1h"))
+    world.do(ORDER, answered(422), at=0)
+    world.do(ORDER, at=1800)
+    world.do(changed(agent="bob"), at=3601)
+    assert world.do(ORDER) == "replay"
+    world.do(changed(agent="cid"), at=1800 + 3600)
+    assert len(world.state.of(Claims).claims) == 2
+
+
 def test_changes_of_an_unknown_claim_are_ignored() -> None:
     world = World(ORDERS)
     apply(world.state, [Change("dedupe", "", "no-such-key", "done", {"at_ns": 1, "call": "x", "stored": True})])

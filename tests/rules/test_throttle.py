@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rules.decide import needs
-from rules.decision import Limit
+from rules.decision import Change, Limit
 from rules.guards.counters import SLICES, Counter, Pace, Rate, Slices, Stamps
 from rules.guards.throttle import Rows, Throttle
 from rules.problems import RuleFileError
@@ -353,6 +353,12 @@ def test_an_empty_counter_is_due_at_once_and_has_room(kind: type[Counter]) -> No
         assert counter == kind(), "what was not there cannot come back"
     counter.add(rate, 5)
     assert counter.due_ns(rate) >= 55
+
+
+def test_a_place_that_comes_back_to_a_forgotten_counter_is_ignored() -> None:
+    rows = Rows()
+    rows.apply(Change("throttle", "r", "no-such-key", "give-back", {"at_ns": 1, "place_ns": 1}))
+    assert rows == Rows()
 
 
 def test_large_quotas_are_counted_in_slices() -> None:
