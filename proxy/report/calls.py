@@ -107,7 +107,7 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
         ("decision", call.decision + (f" ({call.code})" if call.code else ""), OF_DECISION.get(call.decision, "")),
         ("why", detail.detail, ""),
         ("rules", ", ".join(call.rules), ""),
-        ("would refuse", ", ".join(call.would), "yellow"),
+        ("would refuse", _would(call), "yellow"),
         ("executed", call.executed, ""),
         ("tool", call.tool, ""),
         ("agent", call.agent, ""),
@@ -124,8 +124,8 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
     ]
     lines += _pairs(facts, room, colour)
     for title, violations in (("refused by", detail.violations), ("would be refused by", detail.would)):
-        if any(one.rule for one in violations):
-            lines += ["", paint(title, "bold", colour)]
+        if violations is detail.would or any(one.rule for one in violations):
+            lines += ["", paint(title, "bold", colour)] if violations else []
             for one in violations:
                 lines += hung(f"  {one.rule or one.code}: ", one.detail, room)
                 if one.field:
@@ -193,8 +193,13 @@ def _status(row: CallRow) -> Cell:
 
 def _rules(row: CallRow) -> Cell:
     if row.would and row.decision == "allow":
-        return Cell(f"{', '.join(row.would)} (monitor)", "yellow")
+        return Cell(f"{_would(row)} (monitor)", "yellow")
     return Cell(", ".join(row.rules)) if row.rules else Cell(row.code, "dim")
+
+
+def _would(row: CallRow) -> str:
+    """The rules that would have refused it, had they not been in monitor mode; without one, that none allows it."""
+    return ", ".join(rule or "no-allow" for rule in row.would)
 
 
 def _outcome(outcome: OutcomeRow) -> str:

@@ -41,10 +41,10 @@ def read_moment(text: str, now_ns: int, *, ahead: bool = False) -> int:
     if _SPAN.fullmatch(text):
         return _within(now_ns + read_span(text) * (1 if ahead else -1))
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
         raise MomentError(f"`{text}` is no time: write `10m`, `2h`, `3d`, or `2026-01-31T12:00`") from None
-    return _within((moment.astimezone() - _EPOCH) // timedelta(microseconds=1) * 1000)
+    return _within((moment - _EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def show_minute(at_ns: int) -> str:

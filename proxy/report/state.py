@@ -70,7 +70,8 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
         mode = f", mode {rules.mode}" if rules.mode != "enforce" else ""
         count = f"{rules.rules} rules, {rules.tools} tools from {', '.join(rules.files) or 'no file'}{mode}"
         lines.append(("rules", count, ""))
-        lines.append(("", f"in force since {status.ruleset_at}, digest {rules.digest[:12]}", "dim"))
+        since = "in force since" if facts.running else "last put in force at"
+        lines.append(("", f"{since} {status.ruleset_at}, digest {rules.digest[:12]}", "dim"))
     if status is not None and status.problem:
         lines.append(("problem", f"reload failed at {status.problem_at}: {status.problem}", "red"))
     if status is None:
