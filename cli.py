@@ -360,7 +360,7 @@ def _ask(packs: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...], tupl
 @cli.command()
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Keep everything here.")
 def demo(keep: Path | None) -> None:
-    """Show what Borderpost does: the same confused agent without and with it. Needs no key and no network."""
+    """Watch a confused agent without and with Borderpost. Needs no key and no network."""
     import tempfile
 
     from proxy.demo.main import run_demo
@@ -418,7 +418,7 @@ def env(given: dict[str, Any], language: str, json_wanted: bool) -> None:
 @as_json
 @click.pass_obj
 def status(given: dict[str, Any], json_wanted: bool) -> None:
-    """Is a proxy running, which rules are in force, where does the record stand?"""
+    """Tell what is running, in force and on record."""
     from proxy.report import state
 
     facts = _facts(given)
@@ -451,12 +451,13 @@ def agent() -> None:
 def agent_add(given: dict[str, Any], expires: str | None, replace: bool, name: str) -> None:
     """Print a new token for agent NAME. It cannot be shown again: only its hash is kept."""
     from proxy.agents import Agents
+    from proxy.confdir import Confdir
 
     now_ns = time.time_ns()
     expires_ns = _moment(expires, now_ns, ahead=True) or 0
     if expires is not None and expires_ns <= now_ns:
         raise click.BadParameter(f"`{expires}` is over already", param_hint="--expires")
-    click.echo(Agents(_confdir(given)).add(name, now_ns, expires_ns=expires_ns, replace=replace))
+    click.echo(Agents(Confdir.open(_confdir(given)).path).add(name, now_ns, expires_ns=expires_ns, replace=replace))
     _say(f"the agent uses HTTPS_PROXY=http://{name}:TOKEN@HOST:PORT; this token is not shown again")
 
 
@@ -683,7 +684,10 @@ def filtered(command: Command) -> Command:
 
 @cli.group(cls=DefaultGroup)
 def log() -> None:
-    """What happened. `borderpost log` alone is `borderpost log list`."""
+    """Look at the record of calls.
+
+    `borderpost log` alone is `borderpost log list`, whose -h shows how to filter.
+    """
 
 
 @log.command("list")
@@ -719,7 +723,7 @@ def log_list(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
 @as_json
 @click.pass_obj
 def log_tail(given: dict[str, Any], filters: Filters, limit: int, json_wanted: bool) -> None:
-    """Follow the calls as they come to their end, until interrupted."""
+    """Follow calls as they come to their end."""
     from proxy.report import calls
 
     with _reader(given) as reader:
@@ -738,7 +742,7 @@ def log_tail(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
 @click.argument("id")
 @click.pass_obj
 def log_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
-    """Show everything about one call: by its ID, the beginning of it, or its number in the list."""
+    """Show everything about one call. ID may be its beginning, or the call's number in the list."""
     from proxy.report import calls
 
     with _reader(given) as reader:

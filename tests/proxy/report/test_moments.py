@@ -53,7 +53,9 @@ def test_what_no_ledger_can_hold_is_cut() -> None:
     assert read_moment("999999w", NOW_NS) == 0
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "10", "m", "-5m", "1.5h", "10 m", "2027-13-01", "9999-12-31T24", "٣m"])
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "10", "m", "-5m", "1.5h", "10 m", "2027-13-01", "9999-12-31T24", "٣m"]
+)
 def test_what_is_no_time_is_said(text: str) -> None:
     with pytest.raises(MomentError, match="is no time"):
         read_moment(text, NOW_NS)
