@@ -16,6 +16,7 @@ import msgspec
 from proxy.clock import Clock
 from proxy.ledger.entries import CommandEntry, DecisionEntry, OutcomeEntry, RulesetEntry, StoredAnswer
 from proxy.ledger.store import Ledger, LedgerError
+from proxy.ledger.tally import Tally
 from proxy.refusal import Reply, render
 from proxy.replay import reply as replay_reply
 from proxy.runs import Runs
@@ -64,6 +65,7 @@ class Gate:
         self.counts: dict[str, int] = {}
         self._state = State()
         self._ledger = ledger
+        self._tally = Tally()
         self._waiting: dict[str, asyncio.Event] = {}
 
     def remember(self) -> None:
@@ -151,7 +153,7 @@ class Gate:
             reply = self._render(decision, asked, call_id, now_ns)
         admission = Admission(call_id, call, decision, ruleset, now_ns, 0, reply)
         try:
-            seq = self._ledger.append(_entry(admission, now_ns - arrived_ns))
+            seq = self._record(_entry(admission, now_ns - arrived_ns))
             decide.apply(self._state, decision.changes)
             if reply is not None:
                 self._count(decision)
@@ -266,10 +268,22 @@ class Gate:
         reply = self._render(decision, asked, call_id, now_ns)
         self._count(decision)
         try:
-            self._ledger.append(_entry(Admission(call_id, call, decision, self.ruleset, now_ns, 0, reply), 0))
+            self._record(_entry(Admission(call_id, call, decision, self.ruleset, now_ns, 0, reply), 0))
         except LedgerError as failure:
             log.error("a refusal could not be recorded: %s", failure)
         return reply
+
+    def _record(self, entry: DecisionEntry) -> int:
+        """Append `entry` and give its sequence number; the hundred-and-first equal refusal of a minute is counted."""
+        seq = 0
+        for due in self._tally.offer(entry):
+            seq = self._ledger.append(due)
+        return seq
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Record the refusals that were only counted so far: those of minutes that are over, or all of them."""
+        for due in self._tally.flush(self.clock.now_ns(), everything=everything):
+            self._ledger.append(due)
 
     def _count(self, decision: Decision) -> None:
         key = decision.action if decision.action in ("allow", "replay", "throttle") else "deny"

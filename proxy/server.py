@@ -23,7 +23,7 @@ from proxy.doorman import Doorman
 from proxy.gate import Gate
 from proxy.ledger.entries import BootEntry, CommandEntry
 from proxy.ledger.ids import RANDOM_BYTES, new_id
-from proxy.ledger.store import Ledger
+from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.master import Master
 from proxy.rulefiles import RuleFiles
@@ -32,6 +32,8 @@ from proxy.settings import Settings
 
 DRAIN_S = 10.0
 """How long calls in flight are given to end when the proxy stops."""
+
+FLUSH_S = 10.0
 
 VERSIONED = ("borderpost", "mitmproxy", "jsonschema-rs", "tzdata")
 
@@ -94,8 +96,18 @@ class Proxy:
         except BaseException:
             self._ledger.close()
             raise
+        self._flushing = asyncio.create_task(self._flush())
         if settings.reload:
             self._following = asyncio.create_task(self._follow())
+
+    async def _flush(self) -> None:
+        """Now and then, record the refusals that were only counted."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                self._gate.flush()
+            except LedgerError as error:
+                log.error("refusals could not be recorded: %s", error)
 
     async def _follow(self) -> None:
         """Put every new good state of the rule files in force; keep the last good one when they are broken."""
@@ -130,8 +142,13 @@ class Proxy:
             await asyncio.gather(self._following, return_exceptions=True)
         await self._addon.drain(DRAIN_S)
         await self._master.close()
-        self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", _os_user(), {}))
-        self._ledger.close()
+        self._flushing.cancel()
+        await asyncio.gather(self._flushing, return_exceptions=True)
+        try:
+            self._gate.flush(everything=True)
+            self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", _os_user(), {}))
+        finally:
+            self._ledger.close()
 
 
 def _upstream_roots(directory: Path, further: tuple[Path, ...]) -> Path:

@@ -246,3 +246,16 @@ async def test_an_upstream_429_cools_the_credential_down(world: Any) -> None:
     assert (cooled.status_code, cooled.json()["code"], cooled.json()["executed"]) == (503, "upstream-cooldown", "no")
     assert after.status_code == 200
     assert len(here.upstream.hits) == 2
+
+
+async def test_an_agent_in_a_loop_of_refusals_does_not_fill_the_ledger(world: Any) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        for _ in range(150):
+            assert (await client.delete("/a")).status_code == 403
+    await here.proxy.stop()
+    with sqlite3.connect(here.ledger) as ledger:
+        rows = ledger.execute("select count(*), sum(calls), max(calls) from entries where decision = 'deny'").fetchall()
+    ledger.close()
+    assert rows == [(101, 150, 50)]
+    assert here.proxy.counts == {"deny": 150}
