@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib
+import io
 import os
 import sys
 import time
@@ -793,6 +794,9 @@ def _check_house() -> str:
 
 def main() -> NoReturn:
     """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without `·` and `├` is no reason to fail
     problem = _check_house()
     if problem:
         click.echo(f"error: {problem}", err=True)

@@ -23,14 +23,13 @@ import msgspec
 from proxy import child
 from proxy.confdir import default_ledger_path, reason
 from proxy.ledger.ids import RANDOM_BYTES, new_id
+from proxy.report.state import by_decision
 from proxy.rulefiles import RuleFiles
 from proxy.server import Proxy
 from proxy.settings import DEFAULT_LISTEN, Settings, SettingsError, new_token
 
 type Say = Callable[[str], None]
 """Takes one line for the person in front of the terminal."""
-
-COUNTED = {"allow": "allowed", "replay": "replayed", "throttle": "throttled", "hold": "held", "deny": "blocked"}
 
 log = logging.getLogger("borderpost")
 
@@ -74,8 +73,7 @@ async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
 def summary(counts: Mapping[str, int]) -> str:
     """What became of the calls, in one line: `12 calls · 9 allowed · 2 replayed · 1 blocked`."""
     total = sum(counts.values())
-    parts = [f"{counts[action]} {word}" for action, word in COUNTED.items() if counts.get(action)]
-    return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *parts])
+    return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *by_decision(counts)])
 
 
 def describe(rules: RuleFiles) -> str:

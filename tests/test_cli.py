@@ -185,6 +185,14 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_terminal_that_knows_few_characters_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "borderpost.yaml").write_text(RULES)
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    done = program("rules", "eval", "GET https://api.example.com/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("allow\n??")
+
+
 def test_another_package_over_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "__init__.py").touch()

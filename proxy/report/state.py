@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,11 @@ def gather(ledger: Path, confdir: Path) -> Facts:
     )
 
 
+def by_decision(counts: Mapping[str, int]) -> list[str]:
+    """How many calls were decided how: `["9 allowed", "1 blocked"]`, without the zeros."""
+    return [f"{counts[action]} {word}" for action, word in WORDS.items() if counts.get(action)]
+
+
 def show(facts: Facts, colour: bool) -> Sequence[str]:
     """The facts as lines."""
     lines: list[tuple[str, str, Style]] = []
@@ -79,8 +84,7 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
     else:
         lines.append(("ledger", f"{status.path}: {show_size(status.size_bytes)}, {status.entries} entries", ""))
         total = sum(status.totals.values())
-        parts = [f"{status.totals[action]} {word}" for action, word in WORDS.items() if status.totals.get(action)]
-        lines.append(("calls", " · ".join([f"{total} on record", *parts]), ""))
+        lines.append(("calls", " · ".join([f"{total} on record", *by_decision(status.totals)]), ""))
         if status.last_at:
             lines.append(("", f"last entry {status.last_at}", "dim"))
     lines.append(("agents", f"{facts.agents} with a token" if facts.agents else "none with a token", ""))
