@@ -104,17 +104,17 @@ def text_bytes(text: str) -> bytes:
 def canonical_body(body: Body) -> bytes:
     """The canonical bytes of a decoded body, its kind before it. An `undecodable` or `unread` body has none."""
     if body.kind == "none":
-        return frame(b"none")
+        return b"none"
     if body.kind == "json":
-        return frame(b"json", canonical_json(body.json))
+        return b"json:" + canonical_json(body.json)
     if body.kind == "form":
-        return frame(b"form", canonical_pairs(body.fields))
+        return b"form:" + canonical_pairs(body.fields)
     if body.kind == "multipart":
         parts = [
             frame(*[text_bytes(text) for text in (part.name, part.filename, part.media_type)], part.sha256)
             for part in body.parts
         ]
-        return frame(b"multipart", *parts)
+        return b"multipart:" + frame(*parts)
     if body.kind in ("text", "binary"):
-        return frame(b"bytes", body.sha256)
+        return b"bytes:" + body.sha256
     raise ValueError(f"a body that is `{body.kind}` has no canonical form")

@@ -320,9 +320,7 @@ class _Deciding:
             refusal = self._refused(here)
             if refusal is not None:
                 return refusal
-            for each in here:
-                if isinstance(each.verdict, Pass):
-                    changes += each.verdict.changes
+            changes += [change for each in here if isinstance(each.verdict, Pass) for change in each.verdict.changes]
         return Decision(
             "allow",
             "",
@@ -383,6 +381,8 @@ class _Deciding:
 
     def _refused(self, guards: Sequence[_Guarding]) -> Decision | None:
         """What the guards of one stage make of the call, unless they all let it pass."""
+        if all(isinstance(each.verdict, Pass) and not each.monitored for each in guards):
+            return None
         refused: list[tuple[str, Refuse]] = []
         waits: list[tuple[str, Wait]] = []
         replays: list[tuple[str, Replay]] = []

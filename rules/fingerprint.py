@@ -28,12 +28,18 @@ SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-toke
 def value_bytes(value: Value) -> bytes:
     """The canonical bytes of a field's value; absent, single and several values never share them."""
     if isinstance(value, str):
-        return frame(b"text", text_bytes(value))
+        return b"text:" + text_bytes(value)
     if isinstance(value, Absent):
-        return frame(b"absent")
+        return b"absent"
     if isinstance(value, Many):
-        return frame(b"ambiguous" if value.ambiguous else b"many", *[value_bytes(each) for each in value.values])
-    return frame(b"one", canonical_json(value))
+        kind = b"ambiguous:" if value.ambiguous else b"many:"
+        return kind + frame(*[value_bytes(each) for each in value.values])
+    return b"json:" + canonical_json(value)
+
+
+def named_values(values: Sequence[tuple[str, Value]]) -> bytes:
+    """The canonical bytes of fields with their values, in this order."""
+    return frame(*[part for name, value in values for part in (text_bytes(name), value_bytes(value))])
 
 
 def fingerprint(
@@ -47,14 +53,11 @@ def fingerprint(
     `by`: who asks, as (field, value). `key`: the fields that tell calls apart, or None for query and body without
     `ignore`. With None the body has to be decoded.
     """
-    if key is None:
-        asked = _whole(call, ignore)
-    else:
-        asked = frame(b"key", *[frame(text_bytes(name), value_bytes(value)) for name, value in key])
+    asked = _whole(call, ignore) if key is None else b"key:" + named_values(key)
     return sha256(
         frame(
             VERSION,
-            frame(*[frame(text_bytes(name), value_bytes(value)) for name, value in by]),
+            named_values(by),
             call.method.encode(),
             call.scheme.encode(),
             call.host.encode(),
@@ -77,7 +80,7 @@ def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
     if body.kind == "json":
         body = _without_envelope(body)
     essence = body.media_type.partition(";")[0].strip().lower()
-    return frame(b"whole", canonical_pairs(query), text_bytes(essence), canonical_body(body))
+    return b"whole:" + frame(canonical_pairs(query), text_bytes(essence), canonical_body(body))
 
 
 def _without_envelope(body: Body) -> Body:

@@ -21,7 +21,7 @@ from rules.call import Call
 from rules.canonical import frame, text_bytes
 from rules.decision import Answer, Change, OutcomeKind
 from rules.fields import ABSENT, Field, Value
-from rules.fingerprint import fingerprint, value_bytes
+from rules.fingerprint import fingerprint, named_values
 from rules.guard import Pass, Refuse, Replay, Settled, Verdict, View, Wait
 from rules.guards.reading import (
     DURATION_SCHEMA,
@@ -278,8 +278,8 @@ class Dedupe(msgspec.Struct, frozen=True):
         identity = fingerprint(call, by, self._key_values(view), self.ignore)
         view.note(f"fingerprint.{self.rule}", identity)
         key = view.key(b"dedupe", self.rule.encode(), identity.encode())
-        view.own.append(key)
         claims = state.of(Claims)
+        view.own.append(key)
         client_keys: list[str] = []
         for name, value in call.headers:
             if name in CLIENT_KEY_HEADERS and value:
@@ -292,14 +292,13 @@ class Dedupe(msgspec.Struct, frozen=True):
         claim = claims.live(key, now_ns)
         if claim is not None:
             return self._duplicate(claim)
-        scope = [(field.text, value) for field, (_, value) in zip(self.by, by, strict=True) if field.text in SCOPES]
         data: dict[str, Any] = {
             "at_ns": now_ns,
             "call": view.call_id,
             "until_ns": now_ns + self.window_ns,
             "client_keys": client_keys,
             "path": path_key(call) if call.method in PATH_METHODS else "",
-            "until": until_key(self.until, scope) if self.until else "",
+            "until": until_key(self.until, [each for each in by if each[0] in SCOPES]) if self.until else "",
         }
         return Pass((Change(self.verb, self.rule, key, "claim", data),))
 
@@ -376,8 +375,7 @@ def path_key(call: Call) -> str:
 
 def until_key(tool: str, scope: Sequence[tuple[str, Value]]) -> str:
     """The key of "a success of `tool` within `scope`"."""
-    parts = [frame(text_bytes(name), value_bytes(value)) for name, value in sorted(scope, key=lambda pair: pair[0])]
-    return sha256(frame(tool.encode(), *parts)).hexdigest()[:32]
+    return sha256(frame(tool.encode(), named_values(sorted(scope, key=lambda pair: pair[0])))).hexdigest()[:32]
 
 
 class Endings:

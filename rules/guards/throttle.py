@@ -10,13 +10,15 @@ What is refused consumes nothing; what fails upstream does; what is withdrawn be
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.canonical import frame
 from rules.decision import Change, Limit
 from rules.fields import Field
-from rules.fingerprint import value_bytes
+from rules.fingerprint import named_values
 from rules.guard import Pass, Refuse, Settled, Verdict, View
 from rules.guards.counters import Pace, Rate, Slices, Stamps
 from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map
@@ -83,7 +85,7 @@ class Rows(msgspec.Struct):
                 del self.rows[key]
 
 
-class Throttle(msgspec.Struct, frozen=True):
+class Throttle(msgspec.Struct, frozen=True, dict=True):
     """The guard: `rate` per key made of the fields `by`; a call waits for its place up to `wait_ns`."""
 
     verb: ClassVar[str] = "throttle"
@@ -152,13 +154,21 @@ class Throttle(msgspec.Struct, frozen=True):
     def claims(self, method: str, writes: bool) -> bool:
         return False
 
+    @cached_property
+    def _kind(self) -> str:
+        return "pace" if self.rate.burst else "stamps" if self.rate.quota <= EXACT else "slices"
+
+    @cached_property
+    def _counter(self) -> bytes:
+        """What its counters have in common. Stamps stay true when the rule's numbers change, the others do not."""
+        rate = self.rate
+        numbers = b"" if self._kind == "stamps" else b"%d/%d/%d" % (rate.quota, rate.window_ns, rate.burst)
+        return frame(self.rule.encode(), self._kind.encode(), numbers)
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         rate = self.rate
-        kind = "pace" if rate.burst else "stamps" if rate.quota <= EXACT else "slices"
-        # stamps stay true when the rule's numbers change; the others only mean something under their own rate
-        numbers = b"" if kind == "stamps" else b"%d/%d/%d" % (rate.quota, rate.window_ns, rate.burst)
-        by = [part for field in self.by for part in (field.text.encode(), value_bytes(view.read(field)))]
-        key = view.key(b"throttle", self.rule.encode(), kind.encode(), numbers, *by)
+        by = named_values([(field.text, view.read(field)) for field in self.by])
+        key = view.key(b"throttle", self._counter, by)
         row = state.of(Rows).rows.get(key)
         wanted_ns = max(now_ns, view.not_before_ns)
         place_ns = wanted_ns
@@ -171,7 +181,7 @@ class Throttle(msgspec.Struct, frozen=True):
         data: dict[str, Any] = {
             "at_ns": now_ns,
             "place_ns": place_ns,
-            "kind": kind,
+            "kind": self._kind,
             "quota": rate.quota,
             "window_ns": rate.window_ns,
             "burst": rate.burst,

@@ -413,7 +413,7 @@ rules:
 NEEDS = [
     (call(path="/plain"), Needs(False, BODY_CAP_BYTES, False, "")),
     (call(path="/plain", agent="bob"), Needs(True, BODY_CAP_BYTES, False, "")),
-    (call(path="/op"), Needs(True, 1000, False, "header.x-key")),
+    (call(path="/op"), Needs(True, BODY_CAP_BYTES, False, "header.x-key")),
     (call(path="/big"), Needs(True, 32 << 20, True, "")),
     (call(path="/big", agent="bob"), Needs(False, 32 << 20, False, "")),
     (call(path="/find"), Needs(True, BODY_CAP_BYTES, True, "")),

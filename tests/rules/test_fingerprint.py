@@ -79,7 +79,7 @@ def test_it_matters(difference: str, given: dict[str, Any]) -> None:
 
 def test_it_is_the_same_for_ever() -> None:
     """A claim in a ledger outlives the program: whoever changes this has to change the version, too."""
-    assert print_of(BASE) == "b5dff10d9f41d2e9637a75f2d26c5cc7636a114c2a8d3129e524aa76b0677618"
+    assert print_of(BASE) == "82f32992940ed027b086ba8968ed04204ece2578932cb8ceb349515c4d8a057b"
 
 
 @pytest.mark.parametrize("name", ["X-Amz-Signature", "X-Amz-Date", "x-amz-security-token"])
