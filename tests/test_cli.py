@@ -38,7 +38,9 @@ def program(*arguments: str, script: str = "") -> subprocess.CompletedProcess[st
     """The program in a process of its own; with `script`, that Python text instead."""
     command = [sys.executable, "-c", script] if script else [sys.executable, "-m", "cli"]
     environment = os.environ | {"PYTHONPATH": str(HOUSE), "NO_COLOR": "1"}
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, errors="replace", env=environment, timeout=60
+    )
 
 
 def commands(command: click.Command, name: str = "borderpost") -> Iterator[tuple[str, click.Command]]:
