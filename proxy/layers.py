@@ -6,6 +6,7 @@ the exchange's refusal has been lifted.
 
 from __future__ import annotations
 
+import mitmproxy.proxy.layers.http
 from mitmproxy import flow, http
 from mitmproxy.connection import Connection
 from mitmproxy.net.http.validate import validate_headers
@@ -13,15 +14,18 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    HttpEvent,
     RequestData,
     RequestEndOfMessage,
     RequestHeaders,
     RequestProtocolError,
     RequestTrailers,
+    ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpRequestHook
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
@@ -206,6 +210,52 @@ class Stream(HttpStream):
             self.server_state = self.state_errored
         else:
             yield from self.answer_early()
+
+
+class _OnePiece(Http1Connection):
+    """HTTP/1.1 that sends a head and what follows it at once in one piece: one TLS record instead of two or three.
+
+    A streamed message is not held back: its head may have to arrive long before the rest.
+    """
+
+    _head = b""
+
+    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+        """As mitmproxy's, but for a head that is kept until the next event of the same message."""
+        for command in super().send(event):
+            if not isinstance(command, commands.SendData):
+                if self._head:
+                    yield commands.SendData(self.conn, self._head)
+                    self._head = b""
+                yield command
+            elif self._follows_at_once(event):
+                self._head = command.data
+            else:
+                command.data, self._head = self._head + command.data, b""
+                yield command
+        if self._head and isinstance(event, RequestEndOfMessage | ResponseEndOfMessage):
+            yield commands.SendData(self.conn, self._head)
+            self._head = b""
+
+    @staticmethod
+    def _follows_at_once(event: HttpEvent) -> bool:
+        if isinstance(event, RequestHeaders):
+            return not event.request.stream
+        if isinstance(event, ResponseHeaders):
+            return not event.response.stream and event.response.status_code >= 200
+        return False
+
+
+class OnePieceClient(_OnePiece, Http1Client):
+    """Towards the upstream."""
+
+
+class OnePieceServer(_OnePiece, Http1Server):
+    """Towards the client."""
+
+
+mitmproxy.proxy.layers.http.Http1Client = OnePieceClient  # type: ignore[attr-defined]
+mitmproxy.proxy.layers.http.Http1Server = OnePieceServer  # type: ignore[attr-defined]
 
 
 class Http(HttpLayer):
