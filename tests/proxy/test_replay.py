@@ -145,7 +145,7 @@ def test_a_weak_etag_stays_as_it_is() -> None:
     ("coding", "body"),
     [
         (b"gzip", b"no gzip at all"),
-        (b"gzip", gzip.compress(BODY)[:-3]),
+        (b"gzip", gzip.compress(BODY, mtime=0)[:-3]),
         (b"compress", b"x"),
         (b"gzip", gzip.compress(bytes(DECODED_CAP_BYTES + 1))),
     ],
