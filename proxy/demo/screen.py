@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from proxy.demo.main import RUN, Demo
-from proxy.launch import COUNTED
 from proxy.ledger.query import Filters, LedgerReader
 from proxy.report.calls import list_calls
+from proxy.report.state import by_decision
 from proxy.report.terminal import Cell, Column, paint, table
 
 SEARCH = "search"
@@ -64,7 +64,7 @@ def _ledger(demo: Demo, room: int, colour: bool) -> list[str]:
     with LedgerReader.open(demo.ledger) as reader:
         rows = reader.list(Filters(run=RUN), limit=1000)[::-1]
     searches = Counter(row.decision for row in rows if row.tool == SEARCH)
-    rest = ", ".join(f"{count} {COUNTED[decision]}" for decision, count in searches.items())
+    rest = ", ".join(by_decision(searches))
     return [
         *list_calls([row for row in rows if row.tool != SEARCH], room, colour),
         paint(f"and {searches.total()} searches by rule search-pace: {rest}", "dim", colour),
