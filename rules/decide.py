@@ -32,10 +32,8 @@ from rules.guards import IMPLICIT, TABLES
 from rules.guards.dedupe import TWIN_RETRY_NS, Claims, abandoned, outcome_of
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import State
-from rules.units import seconds_up
 from rules.where import Condition, Miss
-
-BY_POLICY = "It was decided by policy, and nothing was executed."
+from rules.wording import BY_POLICY, IN_FLIGHT, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -232,11 +230,11 @@ class _Deciding:
                         self.allowing.append(rule.id)
                         self.targets[rule.id] = target
             except ConditionError as error:
-                errors.append(Violation(rule.id, "policy-error", _could_not(error)))
+                errors.append(Violation(rule.id, "policy-error", could_not(error)))
         refusing = self._enforced(denies) + self._enforced(errors)
         if refusing:
             first = refusing[0]
-            detail = f"{_sentence(first.detail)} {BY_POLICY}" if first.code == "policy-denied" else first.detail
+            detail = f"{sentence(first.detail)} {BY_POLICY}" if first.code == "policy-denied" else first.detail
             return self._refusal("deny", refusing, detail)
         return None if self.allowing else self._no_allow()
 
@@ -299,7 +297,7 @@ class _Deciding:
             detail = f"No rule allows this call. {BY_POLICY}"
             return self._refusal("deny", [Violation("", "no-allow", detail)], detail, ())
         violations = [
-            Violation(rule_id, "no-allow", _missed(miss), miss.field, miss.actual, miss.limit) for miss in nearest
+            Violation(rule_id, "no-allow", missed_by(miss), miss.field, miss.actual, miss.limit) for miss in nearest
         ]
         told = " and ".join(each.detail for each in violations)
         detail = f"No rule allows this call: the nearest, `{rule_id}`, {told}. {BY_POLICY}"
@@ -352,7 +350,7 @@ class _Deciding:
                 # an allow is read more strictly than a guard: where it applies, the guards beside it do
                 target = self.targets.get(rule.id) or self.reading.applies(rule, "guard")
             except ConditionError as error:
-                errors += self._enforced([Violation(rule.id, "policy-error", _could_not(error))])
+                errors += self._enforced([Violation(rule.id, "policy-error", could_not(error))])
                 continue
             if target:
                 monitored = rule.mode == "monitor"
@@ -460,52 +458,10 @@ class _Deciding:
         )
 
 
-IN_FLIGHT = "The same call is on its way already and has no answer yet. It was not sent again."
-REPLAYED = "The same call was already executed: this is its answer. It was not sent again."
 PAUSING = frozenset({"rate-limited", "upstream-cooldown"})
 """Refusals that time alone mends."""
 
-NEXT = {
-    "policy-denied": ("Do not repeat this call.", "Do without it, or ask a person."),
-    "no-allow": ("Do not repeat this call unchanged.", "Change it so that a rule allows it, or ask a person."),
-    "ambiguous-request": ("Send the request in one unambiguous form.",),
-    "policy-error": ("Ask the person who keeps the rules.",),
-}
-
 _EXECUTED_FIRST = ("unknown", "yes", "no")
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _could_not(error: ConditionError) -> str:
-    return f"The rules could not be applied: {error}. Nothing was executed."
-
-
-def _missed(miss: Miss) -> str:
-    if not miss.field:
-        return f"does not count: {miss.limit}"
-    operator, _, limit = miss.limit.partition(" ")
-    if operator == "exists":
-        return f"wants `{miss.field}` to be {'there' if limit == 'true' else 'left out'}"
-    return f"wants `{miss.field}` to be {_WORDS.get(operator, operator)} {limit}, and it is {miss.actual}"
-
-
-_WORDS = {
-    "eq": "equal to",
-    "ne": "other than",
-    "in": "one of",
-    "not_in": "none of",
-    "lt": "less than",
-    "lte": "at most",
-    "gt": "more than",
-    "gte": "at least",
-    "matches": "a match of",
-    "prefix": "a text that starts with",
-    "glob": "like",
-    "cidr": "within",
-}
 
 
 def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violation]:
@@ -517,12 +473,8 @@ def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violat
     if isinstance(verdict, Replay):
         return [Violation(rule_id, "duplicate", REPLAYED)]
     if verdict.send_at_ns:
-        return [Violation(rule_id, "rate-limited", _delayed(verdict.send_at_ns - now_ns))]
+        return [Violation(rule_id, "rate-limited", delayed(verdict.send_at_ns - now_ns))]
     return []
-
-
-def _delayed(wait_ns: int) -> str:
-    return f"The call would have waited {seconds_up(wait_ns)} s for its turn."
 
 
 def _watched(decision: Decision, now_ns: int, exact_host: bool) -> Decision:
@@ -531,7 +483,7 @@ def _watched(decision: Decision, now_ns: int, exact_host: bool) -> Decision:
     if decision.action == "replay":
         would = tuple(Violation(rule, "duplicate", REPLAYED) for rule in decision.rules)
     elif decision.send_at_ns:
-        would = (Violation("", "rate-limited", _delayed(decision.send_at_ns - now_ns)),)
+        would = (Violation("", "rate-limited", delayed(decision.send_at_ns - now_ns)),)
     return Decision(
         "allow",
         "",

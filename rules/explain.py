@@ -11,6 +11,7 @@ from rules.call import Call
 from rules.decide import decide
 from rules.decision import Decision
 from rules.fields import ConditionError
+from rules.index import Hit
 from rules.ruleset import Rule, RuleSet
 from rules.state import State
 from rules.where import Miss
@@ -72,19 +73,23 @@ def _tools(reading: Reading, naming: Naming) -> list[ToolSeen]:
     found: dict[str, ToolSeen] = {}
     for hit in reading.tool_hits:
         name = hit.target.name
-        if hit.only_denies:
-            why_not = "it matches only when encoded slashes and empty segments are read leniently"
-        elif name == naming.name:
-            why_not = ""
-        elif not reading.fits(hit, "allow"):
-            why_not = "its `where` does not hold"
-        elif naming.name:
-            why_not = f"`{naming.name}` is more specific"
-        else:
-            why_not = "another tool is just as specific"
         if name not in found:
-            found[name] = ToolSeen(name, str(hit.pattern), why_not)
+            found[name] = ToolSeen(
+                name, str(hit.pattern), "" if name == naming.name else _not_named(reading, naming, hit)
+            )
     return list(found.values())
+
+
+def _not_named(reading: Reading, naming: Naming, hit: Hit) -> str:
+    """Why the tool behind `hit` does not name the call."""
+    if hit.only_denies:
+        return "it matches only when encoded slashes and empty segments are read leniently"
+    try:
+        if not reading.fits(hit, "allow"):
+            return "its `where` does not hold"
+    except ConditionError as error:
+        return f"its `where` could not be applied: {error}"
+    return f"`{naming.name}` is more specific" if naming.name else "another tool is just as specific"
 
 
 def _rule(reading: Reading, rule: Rule) -> RuleSeen:

@@ -6,7 +6,7 @@ happened). It ends with its window, exclusively; a claim whose call is still on 
 about the effect is the table in `outcome_of`.
 
 For PATCH, PUT and DELETE a claim also ends when another write to the same path goes out: open, closed, open is three
-acts. With `until:` it ends when that tool succeeds. `Endings`, at the end of this file, watches for both.
+acts. With `until:` it ends when a call that this tool names succeeds. `Endings`, below, watches for both.
 """
 
 from __future__ import annotations
@@ -58,8 +58,16 @@ PATH_METHODS = frozenset({"PATCH", "PUT", "DELETE"})
 
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS")
 
-RELEASING = frozenset(range(400, 500)) - {408, 499}
-"""Client errors say that nothing was executed, but for a timeout (408) and a caller that left (499, by proxies)."""
+OUTCOMES: dict[int, OutcomeKind] = {
+    **dict.fromkeys(range(200, 400), "done"),
+    **dict.fromkeys(range(400, 500), "not_executed"),
+    408: "unknown",
+    499: "unknown",
+}
+"""What a complete answer says about the effect, by its status; all other statuses say that it is unknown.
+
+Client errors say that nothing was executed, but for a timeout (408) and a caller that left (499, by proxies).
+"""
 
 
 def outcome_of(answer: Answer) -> OutcomeKind:
@@ -77,13 +85,9 @@ def outcome_of(answer: Answer) -> OutcomeKind:
         return "not_executed"
     if not answer.complete:
         return "unknown"
-    if 200 <= answer.status < 400:
-        return "done"
-    if answer.status in RELEASING:
-        return "not_executed"
     if answer.status == 503 and any(name == "retry-after" for name, _ in answer.headers):
         return "not_executed"
-    return "unknown"
+    return OUTCOMES.get(answer.status, "unknown")
 
 
 class Claim(msgspec.Struct):

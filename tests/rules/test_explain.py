@@ -90,6 +90,13 @@ def test_a_call_that_two_tools_name_is_explained() -> None:
     assert {each.name: each.why_not for each in told.tools}["void"] == "another tool is just as specific"
 
 
+def test_a_tool_whose_discriminator_cannot_be_applied_is_told() -> None:
+    text = "tools: {t: {match: {request: 'POST https://**', where: {query.q: {matches: x}}}}}\nrules: []"
+    told = explain(rules(text), State(), call(query=(("q", "\ud800"),)), START)
+    assert told.decision.code == "ambiguous-request"
+    assert [each.why_not[:33] for each in told.tools] == ["its `where` could not be applied:"]
+
+
 def test_a_rule_that_cannot_be_applied_is_told() -> None:
     told = explain(rules(POLICY), State(), call(path="/orders", query=(("q", "\ud800"),)), START)
     assert "surrogate" in told.rules[-1].error
