@@ -11,7 +11,6 @@ from proxy.demo.main import RUN, Demo
 from proxy.ledger.query import Filters, LedgerReader
 from proxy.report.calls import list_calls
 from proxy.report.state import by_decision
-from proxy.report.state import by_decision
 from proxy.report.terminal import Cell, Column, paint, table
 
 SEARCH = "search"
@@ -68,9 +67,7 @@ def _ledger(demo: Demo, room: int, colour: bool) -> list[str]:
     rest = ", ".join(by_decision(searches))
     return [
         *list_calls([row for row in rows if row.tool != SEARCH], room, colour),
-        paint(
-            f"and {searches.total()} searches by rule search-pace: {', '.join(by_decision(searches))}", "dim", colour
-        ),
+        paint(f"and {searches.total()} searches by rule search-pace: {rest}", "dim", colour),
     ]
 
 
