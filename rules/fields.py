@@ -30,6 +30,7 @@ from rules.call import Body, Call, Json, Part
 from rules.decision import Plain
 from rules.forms import Either, Indexed, tree
 from rules.problems import Problem, RuleFileError
+from rules.suggest import LIKENESS
 from rules.yamltree import Node
 
 
@@ -89,6 +90,7 @@ _NAMED: Final = ("path", "query", "header", "body")
 _ALONE: Final = ("agent", "run", "tool", "host", "method", "credential")
 _STEP = re.compile(r"\.([A-Za-z0-9_$@-]+)|(\[\])|\[(\"(?:[^\"\\]|\\.)*\")\]")
 _WORD = re.compile(r"[A-Za-z0-9_$@-]+")
+_ELEMENT = re.compile(r"\[(?:[0-9]+|\*)\]|\.\*")
 
 
 def parse_field(text: str, node: Node) -> Field:
@@ -103,16 +105,21 @@ def parse_field(text: str, node: Node) -> Field:
     if place == "args":
         fail(0, "`args` is not supported by this version", "", "not-supported")
     if place not in _NAMED and place not in _ALONE:
-        near = difflib.get_close_matches(place, (*_NAMED, *_ALONE), 1)
+        near = difflib.get_close_matches(place, (*_NAMED, *_ALONE), 1, LIKENESS)
         if near:
             fail(0, f"`{text}` is not a field", f"did you mean `{near[0]}{text[len(place) :]}`?")
+        if place:
+            where = " or ".join(f"`{named}.{text}`" for named in ("body", "query", "path"))
+            fail(0, f"`{text}` is not a field", f"say where it stands: {where}")
         fail(0, f"`{text}` is not a field", f"fields start with {_list(_NAMED)}, or are {_list(_ALONE)}")
     steps: list[Step] = []
     at = len(place)
     while at < len(text):
         found = _STEP.match(text, at)
         if not found:
-            fail(at, f"`{text[at:]}` in `{text}` can not be read", f'quote odd names: `{place}["odd.name"]`')
+            one = _ELEMENT.match(text, at)
+            every = f"every element is `{text[:at]}[]{text[one.end() :]}`" if one else ""
+            fail(at, f"`{text[at:]}` in `{text}` can not be read", every or f'quote odd names: `{place}["odd.name"]`')
         name, each, quoted = found.groups()
         if quoted:
             try:

@@ -65,7 +65,7 @@ def load(sources: Sequence[Source], packs: Mapping[str, str]) -> Loaded:
     known = KnownTools(
         tools={name: tool for name, (_, tool) in tools.items()},
         unused={name: text for name, text in packs.items() if name not in used.known},
-        complete=None not in files and None not in shipped and not used.unknown,
+        complete=None not in [*files, *shipped] and not used.unknown and all(map(_tools_are_named, files)),
     )
     rules = _rules(files, known, report)
     cases = _cases(files, known, report)
@@ -145,6 +145,10 @@ def _is_empty(node: Node) -> bool:
 
 type _Definitions = dict[str, tuple[Node, Tool | None]]
 """Name -> where it is defined, and the tool unless the definition is in error."""
+
+
+def _tools_are_named(found: dict[str, Node] | None) -> bool:
+    return found is None or "tools" not in found or found["tools"].kind == "map"
 
 
 def _tools(files: Sequence[dict[str, Node] | None], report: Report) -> _Definitions:

@@ -189,8 +189,14 @@ class _Parser:
         words = _WORDS.fullmatch(self.text)
         if not words:
             self.fail(0, "the pattern is empty", "write `METHOD https://host/path`")
+        listed = re.match(r"[A-Z]+(?:\s*,\s*[A-Z]+)+(?=\s)", self.text)
+        if listed:
+            help = f"write `{'|'.join(re.findall('[A-Z]+', listed[0]))}`"  # noqa: A001 -- as in Problem
+            self.fail(0, f"`{listed[0]}` is not a method", help)
         if words[3]:
             self.fail(words.start(3), f"`{words[3]}` is one word too many", "in a path, write a space as `%20`")
+        if not words[1] and "." in words[2] and "/" not in words[2]:
+            self.fail(words.start(2), f"`{words[2]}` has no scheme", f"write `https://{words[2]}/**`")
         if not words[1] and "/" not in words[2]:
             self.fail(words.start(2), f"`{words[2]}` names no host", "write `METHOD https://host/path`")
         methods = self.methods(words[1], words.start(1)) if words[1] else ()
@@ -251,12 +257,13 @@ class _Parser:
                 self.fail(at, "a pattern has one scheme", "write one pattern for `https://` and one for `http://`")
             if url.startswith("/"):
                 self.fail(at, "a pattern names its host", f"write `https://HOST{url}`")
+            if "|http" in url:
+                self.fail(at + url.find("|http"), "`|` stands between methods only", "write a space before the scheme")
             self.fail(at, f"`{url}` has no scheme", f"write `https://{url}`")
         scheme = found[1].lower()
         if scheme in ("ws", "wss"):
-            self.fail(
-                at, f"`{scheme}` is not a scheme here", f"a websocket starts as `GET {scheme.replace('ws', 'http')}`"
-            )
+            start = f"GET {scheme.replace('ws', 'http')}{url[len(scheme) :]}"
+            self.fail(at, f"`{scheme}` is not a scheme here", f"a websocket starts as `{start}`")
         if scheme not in PORTS:
             self.fail(at, f"`{scheme}` is not a scheme here", "write `https` or `http`")
         return scheme
@@ -400,7 +407,8 @@ class _Parser:
             self.fail(at, f"`{{{text}}}` is not a capture", rest or "write `{name}`: letters, digits, `_` and `-`")
         name, says = found.groups()
         if says not in (None, "encoded"):
-            self.fail(at, f"`{says}` says nothing about `{{{name}}}`", f"write `{{{name}}}` or `{{{name}:encoded}}`")
+            help = f"write `{{{name}}}` or `{{{name}:encoded}}`; limit it by `where: {{path.{name}: {{matches: ...}}}}`"  # noqa: A001
+            self.fail(at, f"`{says}` says nothing about `{{{name}}}`", help)
         if name in self.names:
             self.fail(at, f"`{{{name}}}` stands twice", "give the second another name")
         self.names.add(name)

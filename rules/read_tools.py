@@ -100,6 +100,9 @@ def _match(node: Node, report: Report) -> Match | None:
 
 def _credential(node: Node, report: Report) -> str:
     text = report.text(node, "`credential`")
+    if text is not None and text not in ("header", "query") and re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        report.add("field", f"`{text}` does not say where the credential is", node, f"write `header.{text}`")
+        return ""
     field = report.attempt(lambda: parse_field(text, node)) if text is not None else None
     if field is None:
         return ""

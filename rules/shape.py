@@ -8,6 +8,20 @@ from rules.problems import Mark, Problem, RuleFileError
 from rules.suggest import suggest
 from rules.yamltree import Node
 
+_PATTERN_HELP = "write `match: METHOD https://host/path`"
+_MEANT: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("name", "title"), ("id", "did you mean `id`? A `#` starts a comment")),
+    **dict.fromkeys(("url", "host", "path", "method", "methods", "request", "endpoint"), ("match", _PATTERN_HELP)),
+    **dict.fromkeys(("action", "effect", "decision"), ("deny", 'write `allow: true`, or `deny: "the reason"`')),
+    **dict.fromkeys(("if", "when", "condition", "conditions", "params"), ("where", "did you mean `where`?")),
+    **dict.fromkeys(("rate", "rate_limit", "ratelimit", "limit"), ("throttle", "did you mean `throttle`?")),
+    **dict.fromkeys(("idempotent", "once", "unique"), ("dedupe", "did you mean `dedupe`?")),
+    **dict.fromkeys(("except", "exclude", "not"), ("unless", "did you mean `unless`?")),
+    **dict.fromkeys(("pack", "packs", "import", "imports"), ("use", "did you mean `use`?")),
+}
+"""Words that people bring along from elsewhere: the word of ours that has to be known there, and the help."""
+_WATCHING = frozenset({"audit", "dry-run", "dry_run", "dryrun", "log", "observe", "report", "shadow", "warn", "watch"})
+
 
 class Report:
     """Everything that was found wrong so far. Its readers answer None where they found the value unusable."""
@@ -40,7 +54,9 @@ class Report:
                 message = f"`{name}` is not supported by this version"
                 self.add("not-supported", message, key, "remove it, and mind what the file says without it")
             else:
-                close = suggest(name, [*known, *later]) or f"its keys are {', '.join(known)}"
+                meant = _MEANT.get(name, ("", ""))
+                close = meant[1] if meant[0] in known else suggest(name, [*known, *later])
+                close = close or f"its keys are {', '.join(known)}"
                 self.add("unknown-key", f"`{name}` is not a key of {what}", key, close)
         return values
 
@@ -77,7 +93,8 @@ class Report:
         if text is None or text in allowed:
             return text
         words = ", ".join(f"`{word}`" for word in allowed)
-        self.add("choice", f"`{text}` is not a value of {what}: it is one of {words}", node, suggest(text, allowed))
+        close = suggest("monitor" if text in _WATCHING else text, allowed)
+        self.add("choice", f"`{text}` is not a value of {what}: it is one of {words}", node, close)
         return None
 
     def wrong_type(self, node: Node, what: str, wanted: str, help: str = "") -> None:

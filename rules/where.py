@@ -215,7 +215,7 @@ def _tests(part: Part) -> Iterator[Test]:
 
 def _parse(node: Node) -> Part:
     if node.kind != "map":
-        node.fail("where", "a condition is a mapping of fields", "write `{FIELD: {OPERATOR: LIMIT}}`")
+        node.fail("where", "a condition is a mapping of fields", "write it like this: `{body.amount: {lte: 5000}}`")
     if not node.entries:
         node.fail("where", "the condition is empty", "name a field, or leave `where` out")
     parts = _each(lambda entry: _entry(*entry), node.entries)
@@ -233,12 +233,19 @@ def _entry(key: Node, value: Node) -> Part:
         return AllOf(parts) if word == "all" else AnyOf(parts)
     if word in OPERATORS:
         key.fail("where", f"the operator `{word}` stands without a field", f"write `{{FIELD: {{{word}: ...}}}}`")
+    if word in _INSTEAD:
+        key.fail("where", f"`{word}` is not a word of conditions", f"did you mean `{_INSTEAD[word]}`?")
     field = parse_field(word, key)
     if value.kind == "list":
         value.fail("where", f"`{word}` is compared with a list", "write `{in: [...]}`")
     if value.kind == "scalar":
         if value.scalar is None:
             value.fail("where", f"nothing follows `{word}`", "write `{exists: false}`, or `{eq: null}` for JSON's null")
+        sign = _COMPARISON.match(value.scalar) if isinstance(value.scalar, str) else None
+        if sign:
+            operator = _SPELLINGS[sign[1]]
+            help = f"write `{{{operator}: {sign[2]}}}`, or `{{eq: ...}}` if this is the text"  # noqa: A001 -- as in Problem
+            value.fail("where", f"`{value.scalar}` would be compared as a text", help)
         return _test(field, "eq", value)
     if not value.entries:
         value.fail("where", f"nothing is said about `{word}`", "write `{OPERATOR: LIMIT}`")
@@ -249,9 +256,11 @@ def _entry(key: Node, value: Node) -> Part:
 def _operator(field: Field, key: Node, value: Node) -> Test:
     operator = str(key.scalar)
     if operator not in OPERATORS:
-        near = difflib.get_close_matches(_SPELLINGS.get(operator, operator), OPERATORS, 1)
+        word = operator.lower()
+        near = difflib.get_close_matches(_SPELLINGS.get(word, word), OPERATORS, 1)
         known = "known are " + ", ".join(f"`{name}`" for name in OPERATORS)
-        key.fail("where", f"`{operator}` is not an operator", f"did you mean `{near[0]}`?" if near else known)
+        help = f"did you mean `{near[0]}`?" if near else _SAID_AS.get(word, known)  # noqa: A001 -- as in Problem
+        key.fail("where", f"`{operator}` is not an operator", help)
     return _test(field, operator, value)
 
 
@@ -270,6 +279,15 @@ _ALIASES: Final = {
     "exists": "present",
 }
 _SPELLINGS: Final = {alias: operator for operator, aliases in _ALIASES.items() for alias in aliases.split()}
+_INSTEAD: Final = {"or": "any", "and": "all", "none": "not"}
+_SAID_AS: Final = {
+    "contains": 'write `{glob: "*text*"}`',
+    "includes": 'write `{glob: "*text*"}`',
+    "endswith": 'write `{glob: "*text"}`',
+    "between": "write `{gte: 1, lte: 5}`",
+    "range": "write `{gte: 1, lte: 5}`",
+}
+_COMPARISON = re.compile(r"(<=|>=|==|!=|<|>)\s*(.+)", re.DOTALL)
 
 
 def _test(field: Field, operator: str, node: Node) -> Test:

@@ -18,6 +18,19 @@ FIELD_LIST_SCHEMA = {
 DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]+(ms|s|m|min|h|d)$"}
 
 
+_MEANT = {
+    "ttl": "window",
+    "fields": "key",
+    "limit": "rate",
+    "max": "rate",
+    "interval": "per",
+    "url": "request",
+    "body": "json",
+    "data": "json",
+}
+"""Words that people bring along from elsewhere, and ours."""
+
+
 def read_map(node: Node, where: str, known: tuple[str, ...], later: Mapping[str, str] | None = None) -> dict[str, Node]:
     """The entries of a map by key. Unknown keys are errors; `later` are keys that a later version will know."""
     found: dict[str, Node] = {}
@@ -29,7 +42,7 @@ def read_map(node: Node, where: str, known: tuple[str, ...], later: Mapping[str,
             key.fail(
                 "unknown-key",
                 f"`{where}` has no key `{name}`",
-                suggest(name, known) or f"its keys are {listing(known)}",
+                suggest(_MEANT.get(name, name), known) or f"its keys are {listing(known)}",
             )
         found[name] = value
     return found
@@ -39,8 +52,16 @@ def read_duration(node: Node, what: str) -> int:
     """A duration in nanoseconds."""
     value_ns = parse_duration(node.scalar)
     if value_ns is None:
-        node.fail("duration", f"`{what}` is no duration", DURATION_HELP)
+        off = f"remove `{what}`: nothing is on by default" if node.scalar is False else DURATION_HELP
+        node.fail("duration", f"{shown(node) if node.kind == 'scalar' else f'`{what}`'} is no duration", off)
     return value_ns
+
+
+def shown(node: Node) -> str:
+    """What `node` says, for a message."""
+    if node.kind != "scalar" or node.scalar is None:
+        return "this"
+    return f"`{str(node.scalar).lower() if isinstance(node.scalar, bool) else node.scalar}`"
 
 
 def read_fields(node: Node, what: str) -> tuple[Field, ...]:

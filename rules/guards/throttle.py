@@ -21,7 +21,7 @@ from rules.fields import Field
 from rules.fingerprint import named_values
 from rules.guard import Pass, Refuse, Settled, Verdict, View
 from rules.guards.counters import Pace, Rate, Slices, Stamps
-from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map
+from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map, shown
 from rules.state import Due, State
 from rules.units import RATE_HELP, parse_rate, seconds_up, show_duration
 from rules.yamltree import Node
@@ -224,7 +224,8 @@ def _read_rate(node: Node, per: Node | None = None) -> Rate:
         return Rate(node.scalar, read_duration(per, "per"))
     found = parse_rate(node.scalar)
     if found is None:
-        node.fail("rate", f"`{node.scalar}` is no rate" if node.kind == "scalar" else "this is no rate", RATE_HELP)
+        off = "remove it: nothing is on by default" if node.scalar is False else RATE_HELP
+        node.fail("rate", f"{shown(node)} is no rate", off)
     return Rate(*found)
 
 

@@ -532,10 +532,10 @@ def test_it_needs_the_body_where_it_could_count(dedupe: str, method: str, wanted
 
 
 BAD = [
-    ("x", "duration", "`dedupe` is no duration"),
-    ("0h", "duration", "`dedupe` is no duration"),
+    ("x", "duration", "`x` is no duration"),
+    ("0h", "duration", "`0h` is no duration"),
     ("{windw: 1h}", "unknown-key", "`dedupe` has no key `windw`"),
-    ("{window: 5}", "duration", "`window` is no duration"),
+    ("{window: 5}", "duration", "`5` is no duration"),
     ("{methods: [post]}", "method", "`post` in `methods` is no method"),
     ("{key: []}", "empty", "`key` names no field"),
     ("{key: {a: b}}", "field", "`key` lists fields"),

@@ -80,7 +80,7 @@ WRONG = [
     # text, column of the culprit (the text starts at column 2, behind its quote), message, help, code
     ("bdy.amount", 2, "`bdy.amount` is not a field", "did you mean `body.amount`?", "field"),
     ("agnt", 2, "`agnt` is not a field", "did you mean `agent`?", "field"),
-    ("amount", 2, "`amount` is not a field", "fields start with `path`", "field"),
+    ("amount", 2, "`amount` is not a field", "`body.amount` or `query.amount`", "field"),
     ("", 2, "`` is not a field", "fields start with", "field"),
     ("args.customer", 2, "`args` is not supported by this version", "", "not-supported"),
     ("body.", 6, "`.` in `body.` can not be read", 'body["odd.name"]', "field"),

@@ -385,7 +385,7 @@ def test_a_condition_in_one_line(text: str, line: str) -> None:
 
 WRONG: list[tuple[str, str, int, str, str]] = [
     # text, code, column of the culprit, message, help
-    ("5", "where", 1, "a condition is a mapping of fields", "FIELD"),
+    ("5", "where", 1, "a condition is a mapping of fields", "{body.amount: {lte: 5000}}"),
     ("{}", "where", 1, "the condition is empty", "name a field"),
     ("{lte: 5}", "where", 2, "the operator `lte` stands without a field", "{lte: ...}"),
     ("{any: {agent: x}}", "where", 7, "`any` takes a list of conditions", "any: ["),
