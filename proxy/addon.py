@@ -1,7 +1,7 @@
 """mitmproxy's hooks: the only place where a flow becomes a call and a decision becomes a response.
 
-mitmproxy lets a request through when a hook raises. So every hook here sets the refusal first and lifts it as its very
-last act; whatever is raised in between leaves the refusal standing. `layers.Stream` checks the same once more.
+mitmproxy lets a request through when a hook raises. So an exchange begins refused, and the refusal is lifted as the
+very last act; whatever is raised in between leaves it standing, and `layers.Stream` lets nothing out while it stands.
 """
 
 from __future__ import annotations
@@ -116,12 +116,11 @@ class Addon:
     async def _guarded(
         self, flow: http.HTTPFlow, exchange: Exchange, deciding: Coroutine[None, None, Reply | None]
     ) -> None:
-        """The one wrapper: the refusal is set first, and lifted last, only if `deciding` came to its end.
+        """The one wrapper: the exchange's refusal stands from its beginning, and is lifted last, only if all went well.
 
         `deciding` gives the reply that refuses (or replays), or None when the call may go on.
         """
         assert exchange.refusal is not None
-        flow.response = _response(exchange.refusal)
         exchange.answer_now = bool(flow.metadata.get("invalid"))
         refused: WireError | None = None
         reply: Reply | None = None
@@ -143,7 +142,6 @@ class Addon:
             return
         if exchange.admission is not None:
             exchange.refusal = None
-        flow.response = None
 
     async def _decide_on_head(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
         request = flow.request
@@ -294,6 +292,8 @@ class Addon:
         if exchange is None:
             return
         exchange.release_buffer()
+        if exchange.refusal is not None and flow.response is None:
+            flow.response = _response(exchange.refusal)
         admission = exchange.admission
         if admission is None or admission.reply is not None or exchange.settled:
             return
