@@ -18,7 +18,7 @@ test: venv ## all tests (PYTEST="-k words" to choose)
 	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 cover: venv ## every branch of rules/ is tested by tests/rules
-	$(PY) -m coverage run -m pytest tests/rules
+	HYPOTHESIS_PROFILE=cover $(PY) -m coverage run -m pytest tests/rules
 	$(PY) -m coverage report
 
 lint: venv ## style, types
