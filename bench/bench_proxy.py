@@ -119,7 +119,7 @@ def commands(directory: Path, upstream_port: int, ca: Path, ports: dict[str, int
         BARE: [sys.executable, "-m", "bench.bare", str(ports[BARE]), str(confdir[BARE]), str(ca)],
         OURS: [
             *(str(BIN / "borderpost"), "serve", "--listen", f"127.0.0.1:{ports[OURS]}", "--upstream-ca", str(ca)),
-            *("--confdir", str(confdir[OURS]), "--ledger", str(directory / "ledger.db")),
+            *("--confdir", str(confdir[OURS]), "--ledger", str(directory / "ledger" / "ledger.db")),
             *("--rules", str(directory / "rules.yaml")),
         ],
     }
