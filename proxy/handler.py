@@ -1,14 +1,13 @@
 """One client connection: mitmproxy's connection handler with our hook table, and with fewer tasks and system calls.
 
-mitmproxy makes a task for every hook and a system call for every piece that it sends. Here a hook that does not have to
-wait is done when it returns, and what one event gives to send to a peer leaves in one piece.
+mitmproxy makes a task and an event of its own for every hook, and a system call for every piece that it sends. Here a
+hook is done when it returns, and what one event gives to send to a peer leaves in one piece.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, mode_specs, server
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from proxy.layers import Http
+from proxy.layers import Http, Wait, WaitCompleted
 
 type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
 """Hook name -> the functions that run, in order; only the last may be async. What is not in the table does not run."""
@@ -38,35 +37,32 @@ class Handler(server.LiveConnectionHandler):
     ) -> None:
         super().__init__(reader, writer, opts, mode)
         self._hooks = hooks
-        self._pass: deque[events.Event] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.layer = Http(self.layer.context, HTTPMode.regular)
 
     async def server_event(self, event: events.Event) -> None:
-        """Hand `event` to the layers and do what they say, until there is nothing more to do at once.
+        """Hand `event` to the layers and do what they say, with nothing awaited on the way.
 
-        Nothing is awaited between the beginning and the end of a pass. A layer that raises ends the connection.
+        A layer that raises ends the connection.
         """
         async with self._server_event_lock:
             self.timeout_watchdog.register_activity()
-            self._pass = deque([event])
             unsent: dict[Connection, list[bytes]] = {}
             try:
-                while self._pass:
-                    for command in self.layer.handle_event(self._pass.popleft()):
-                        self._do(command, unsent)
+                for command in self.layer.handle_event(event):
+                    self._do(command, unsent)
                 for connection in list(unsent):
                     self._send(connection, unsent)
             except Exception:
                 log.exception("a connection was closed, because mitmproxy's layers failed")
                 self.abort()
-            finally:
-                self._pass = None
 
     def _do(self, command: commands.Command, unsent: dict[Connection, list[bytes]]) -> None:
         """Carry one command out. What is to be sent is gathered in `unsent`."""
         if isinstance(command, commands.StartHook):
-            self._start_hook(command)
+            self._run_hook(command)
+        elif isinstance(command, Wait):
+            self._start(self._wait(command))
         elif isinstance(command, commands.OpenConnection):
             assert command.connection not in self.transports
             handler = self._start(self.open_connection(command))
@@ -101,30 +97,26 @@ class Handler(server.LiveConnectionHandler):
             task.add_done_callback(self._tasks.discard)
         return task
 
-    def _start_hook(self, hook: commands.StartHook) -> None:
-        """Run a hook. The layer that waits for it is told in this pass, or later if the hook has to wait itself."""
-        assert self._pass is not None
+    def _run_hook(self, hook: commands.StartHook) -> None:
+        """Run a hook. If it has to wait, what it waits for is left on it as `waiting`."""
         waiting = self._run(hook)
         if waiting is not None:
-            self._start(self._finish_hook(hook, waiting, self._pass))
-        elif hook.blocking:
-            self._pass.append(events.HookCompleted(hook))
+            task = self._start(waiting)
+            if task.done():
+                task.result()
+            else:
+                hook.waiting = task  # type: ignore[attr-defined]
 
-    async def _finish_hook(
-        self, hook: commands.StartHook, waiting: Awaitable[None], during: deque[events.Event]
-    ) -> None:
+    async def _wait(self, command: Wait) -> None:
+        """Tell the layer that waits when its task has ended well."""
         try:
             with self.timeout_watchdog.disarm():
-                await waiting
-        except Exception:  # noqa: BLE001  the layer that waits for this hook must never go on
-            self._failed(hook)
+                await command.task
+        except Exception:
+            log.exception("a connection was closed, because of an error of ours")
+            self.abort()
             return
-        if not hook.blocking:
-            return
-        if self._pass is during:
-            during.append(events.HookCompleted(hook))
-        else:
-            await self.server_event(events.HookCompleted(hook))
+        await self.server_event(WaitCompleted(command))
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         """Run a hook that mitmproxy's own code waits for: clients that come and go, connections that are dialled."""
@@ -134,7 +126,8 @@ class Handler(server.LiveConnectionHandler):
                 with self.timeout_watchdog.disarm():
                     await waiting
         except Exception:
-            self._failed(hook)
+            log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
+            self.abort()
             raise
 
     def _run(self, hook: commands.StartHook) -> Awaitable[None] | None:
@@ -144,10 +137,6 @@ class Handler(server.LiveConnectionHandler):
             assert waiting is None
             waiting = act(*hook.args())
         return waiting
-
-    def _failed(self, hook: commands.StartHook) -> None:
-        log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
-        self.abort()
 
     async def handle_connection(self, connection: Connection) -> None:
         """mitmproxy forgets to close a connection whose task is cancelled while it waits to hand on data."""

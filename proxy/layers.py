@@ -6,12 +6,16 @@ the exchange's refusal has been lifted.
 
 from __future__ import annotations
 
+import asyncio
+import time
+from dataclasses import dataclass
+
 import mitmproxy.proxy.layers.http
 from mitmproxy import flow, http
-from mitmproxy.connection import Connection
+from mitmproxy.connection import Connection, Server
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
-from mitmproxy.proxy.layers.http import HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
+from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     HttpEvent,
@@ -25,11 +29,12 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpRequestHook
-from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
 from proxy.exchange import Exchange
+from proxy.http1 import Http1Client, Http1Server, problem_of
 
 EXCHANGE = "borderpost"
 """Where a flow's metadata holds its `Exchange`."""
@@ -39,6 +44,28 @@ DISCARD_CAP_BYTES = 1024 * 1024 * 1024
 
 DESTINATION_REFUSED = "destination refused: "
 """Begins the error of a connection that was refused for its address."""
+
+
+commands.StartHook.blocking = False  # our hooks are done when they return; who has to wait yields `Wait`
+
+
+@dataclass
+class Wait(commands.Command):
+    """Go on when `task` has ended well. If it fails, never."""
+
+    blocking = True
+    task: asyncio.Task[None]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(repr=False)
+class WaitCompleted(events.CommandCompleted):
+    """What was waited for has come."""
+
+    command: Wait
+    reply: None = None
 
 
 def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
@@ -61,7 +88,7 @@ class Stream(HttpStream):
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = request = event.request
         self.flow.live = True
-        invalid = validate_request(self.mode, request, True)
+        invalid = problem_of(request) or validate_request(self.mode, request, True)
         if request.method == "CONNECT" and invalid is None:
             yield from self.handle_connect()
             return
@@ -75,7 +102,7 @@ class Stream(HttpStream):
             request.data.scheme = b"https" if self.context.client.tls else b"http"
         if not (request.is_http2 or request.is_http3):
             request.data.authority = b""
-        yield HttpRequestHeadersHook(self.flow)
+        yield from self.decide(HttpRequestHeadersHook(self.flow))
         if (yield from self.check_killed(True)):
             return
         exchange = exchange_of(self.flow)
@@ -94,21 +121,60 @@ class Stream(HttpStream):
         self.server_state = self.state_wait_for_response_headers
 
     @expect(RequestData, RequestTrailers, RequestEndOfMessage)
+    def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Nothing follows the body: trailers would leave undecided."""
+        if not isinstance(event, RequestTrailers):
+            yield from super().state_stream_request_body(event)
+
+    def decide(self, hook: HttpRequestHeadersHook | HttpRequestHook) -> layer.CommandGenerator[None]:
+        """Have our hook decide; where it has to wait (for the disk, a twin, its turn), this stream waits with it."""
+        yield hook
+        waiting = getattr(hook, "waiting", None)
+        if waiting is not None:
+            yield Wait(waiting)
+
+    @expect(RequestData, RequestTrailers, RequestEndOfMessage)
     def state_consume_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Buffer what the decision needs, up to its cap; read a refused body without keeping it."""
-        if not isinstance(event, RequestData):
-            yield from super().state_consume_request_body(event)
-            return
+        if isinstance(event, RequestData):
+            yield from self.consume(event.data)
+        elif isinstance(event, RequestTrailers):
+            self.flow.request.trailers = event.trailers
+        else:
+            self.flow.request.timestamp_end = time.time()
+            self.flow.request.data.content = bytes(self.request_body_buf)
+            self.request_body_buf.clear()
+            self.client_state = self.state_done
+            yield from self.decide(HttpRequestHook(self.flow))
+            if (yield from self.check_killed(True)):
+                return
+            if self.flow.response:
+                self.flow.response.timestamp_start = time.time()
+                yield from self.send_response()
+            elif (yield from self.make_server_connection()):
+                yield from self.send_request()
+
+    def consume(self, data: bytes) -> layer.CommandGenerator[None]:
+        """Take a piece of the request's body."""
         exchange = exchange_of(self.flow)
         if exchange is not None and self.flow.response is None:
-            if exchange.buffer(len(event.data)):
-                self.request_body_buf += event.data
+            if exchange.buffer(len(data)):
+                self.request_body_buf += data
                 return
             self.request_body_buf.clear()
-            yield HttpRequestHook(self.flow)
-        self.discarded_bytes += len(event.data)
+            yield from self.decide(HttpRequestHook(self.flow))
+        self.discarded_bytes += len(data)
         if exchange is None or self.discarded_bytes > DISCARD_CAP_BYTES:
             yield from self.answer_early()
+
+    def send_request(self) -> layer.CommandGenerator[None]:
+        """Send the buffered request to the upstream: exactly what was decided on."""
+        request, server = self.flow.request, self.context.server
+        content = request.raw_content
+        yield SendHttp(RequestHeaders(self.stream_id, request, end_stream=not content), server)
+        if content:
+            yield SendHttp(RequestData(self.stream_id, content), server)
+        yield SendHttp(RequestEndOfMessage(self.stream_id), server)
 
     def answer_early(self) -> layer.CommandGenerator[None]:
         """Answer before the request has arrived whole, and read no more of it."""
@@ -265,6 +331,13 @@ class Http(HttpLayer):
         context = self.context.fork()
         self.streams[stream_id] = Stream(context, stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())
+
+    def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> layer.CommandGenerator[None]:
+        """A connection that failed says nothing about the next one: mitmproxy would fail all later calls like it."""
+        for one in self.connections:
+            if isinstance(one, Server) and one.error and one not in self.waiting_for_establishment:
+                one.address = None  # so that it is found no more
+        yield from super().get_connection(event, reuse=reuse)
 
 
 def next_layer(undecided: layer.NextLayer) -> None:
