@@ -30,7 +30,7 @@ FORBIDDEN = {
 """Which rooms a room may not look into."""
 
 ONE_PLACE = {
-    "mitmproxy": r"proxy\.(addon|handler|layers|master)",
+    "mitmproxy": r"proxy\.(addon|handler|http1|layers|master)",
     "sqlalchemy": r"proxy\.ledger(\..*)?",
     "sqlite3": r"proxy\.ledger(\..*)?",
     "click": r"cli",
