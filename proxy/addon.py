@@ -214,21 +214,27 @@ class Addon:
         try:
             admission = await self._gate.admit(call, exchange.call_id, exchange.asked, exchange.gone)
         except BaseException:
-            self._end(flow, exchange)
+            self._end(flow.client_conn.id, exchange)
             raise
-        exchange.admission = admission
         if admission.reply is not None:
-            self._end(flow, exchange)
+            exchange.admission = admission
+            self._end(flow.client_conn.id, exchange)
             return admission.reply
+        if exchange.given_up:
+            self._settle(flow.client_conn.id, exchange, admission, _withdrawn("its client left"), None)
+            return exchange.refusal
+        exchange.admission = admission
         exchange.exact_host = admission.decision.exact_host
         if exchange.exact_host:
             self._exact.setdefault(flow.client_conn.id, set()).add((flow.request.host, flow.request.port))
         return None
 
-    def _end(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
+    def _end(self, client_id: str, exchange: Exchange) -> None:
         exchange.settled = True
         exchange.ended.set()
-        self._live.get(flow.client_conn.id, set()).discard(exchange)
+        live = self._live.get(client_id)
+        if live is not None:
+            live.discard(exchange)
 
     # -- the way out -----------------------------------------------------------------------------------------------
 
@@ -284,7 +290,7 @@ class Addon:
             replayed=("idempotent-replayed", "true") in headers,
             headers=headers,
         )
-        self._settle(flow, exchange, exchange.admission, answer, stored)
+        self._settle(flow.client_conn.id, exchange, exchange.admission, answer, stored)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange failed. Record what is known, and answer in our form if the client has no answer yet."""
@@ -306,7 +312,7 @@ class Addon:
             withdrawn=exchange.client_left and not exchange.sent,
             error=message,
         )
-        self._settle(flow, exchange, admission, answer, None)
+        self._settle(flow.client_conn.id, exchange, admission, answer, None)
         refused = message.partition(DESTINATION_REFUSED)[2]
         reply = render_failure(
             code="destination-refused" if refused else "upstream-failed",
@@ -321,7 +327,7 @@ class Addon:
 
     def _settle(
         self,
-        flow: http.HTTPFlow,
+        client_id: str,
         exchange: Exchange,
         admission: Admission,
         answer: Answer,
@@ -341,7 +347,7 @@ class Addon:
         except Exception:
             log.exception("an outcome could not be recorded, because of an error of ours")
         finally:
-            self._end(flow, exchange)
+            self._end(client_id, exchange)
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -359,18 +365,26 @@ class Addon:
         live = self._live.get(client.id, set())
         for exchange in live:
             exchange.gone.set()
-        unfinished = [
-            asyncio.ensure_future(exchange.ended.wait())
-            for exchange in live
-            if exchange.finish and not exchange.settled and exchange.refusal is None
-        ]
+        unfinished = [asyncio.ensure_future(exchange.ended.wait()) for exchange in live if exchange.must_finish]
         if unfinished:
             _, late = await asyncio.wait(unfinished, timeout=UPSTREAM_TIMEOUT_S)
             for waiting in late:
                 waiting.cancel()
+        self.give_up(client, "its client left")
         self._live.pop(client.id, None)
         self._agents.pop(client.id, None)
         self._exact.pop(client.id, None)
+
+    def give_up(self, client: connection.Client, reason: str) -> None:
+        """Settle what is still open: nothing more will be heard of it, and nothing of it may leave from now on."""
+        for exchange in list(self._live.get(client.id, ())):
+            exchange.given_up = True
+            exchange.gone.set()
+            exchange.refusal = exchange.refusal or _policy_error(False, False)
+            if exchange.admission is not None and not exchange.settled:
+                sent = exchange.sent
+                answer = Answer(status=0, complete=False, sent=True, error=reason) if sent else _withdrawn(reason)
+                self._settle(client.id, exchange, exchange.admission, answer, None)
 
     async def drain(self, timeout_s: float) -> None:
         """Let calls in flight come to their end, for at most `timeout_s`; new ones are refused."""
@@ -401,6 +415,10 @@ def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAn
 def _values(fields: Fields, name: bytes) -> list[str]:
     """The values of every header `name` (lower case)."""
     return [value.decode("latin-1") for sent, value in fields if sent.lower() == name]
+
+
+def _withdrawn(reason: str) -> Answer:
+    return Answer(status=0, complete=False, sent=False, withdrawn=True, error=f"held back: {reason}")
 
 
 def _headers(response: http.Response) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,7 @@ class Exchange:
     `refusal`: set until the gate has let the call out; the HTTP layer sends nothing upstream while it is set.
     `gone`: set when the client has left. `finish`: the upstream exchange is finished even without its client.
     `sent`: the request may have begun to leave. `settled`: its outcome is recorded.
+    `given_up`: nobody waits for it any more, so it must not be let out.
     """
 
     def __init__(self, call_id: str, refusal: Reply, pool: BufferPool) -> None:
@@ -40,6 +41,7 @@ class Exchange:
         self.finish = False
         self.sent = False
         self.settled = False
+        self.given_up = False
         self.client_left = False
         self.exact_host = False
         self.copy: AnswerCopy | None = None

@@ -55,7 +55,7 @@ class Handler(server.LiveConnectionHandler):
                     self._send(connection, unsent)
             except Exception:
                 log.exception("a connection was closed, because mitmproxy's layers failed")
-                self.abort()
+                self._give_up()
 
     def _do(self, command: commands.Command, unsent: dict[Connection, list[bytes]]) -> None:
         """Carry one command out. What is to be sent is gathered in `unsent`."""
@@ -114,7 +114,7 @@ class Handler(server.LiveConnectionHandler):
                 await command.task
         except Exception:
             log.exception("a connection was closed, because of an error of ours")
-            self.abort()
+            self._give_up()
             return
         await self.server_event(WaitCompleted(command))
 
@@ -127,7 +127,7 @@ class Handler(server.LiveConnectionHandler):
                     await waiting
         except Exception:
             log.exception("a connection was closed, because of an error of ours in `%s`", hook.name)
-            self.abort()
+            self._give_up()
             raise
 
     def _run(self, hook: commands.StartHook) -> Awaitable[None] | None:
@@ -153,11 +153,19 @@ class Handler(server.LiveConnectionHandler):
         """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""
         if level >= logging.ERROR:
             log.error("%s", message, exc_info=exc_info)
-            self.abort()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Something failed: the layers may wait for ever now, so whatever they were at ends here."""
+        for act in self._hooks.get("layers_failed", ()):
+            act(self.client, "an error of ours")
+        self.abort()
 
     def abort(self) -> None:
         """Close every connection of this client, at once."""
         for transport in self.transports.values():
+            if transport.writer is None and transport.handler is not None:
+                transport.handler.cancel("aborted while it was dialled")
             self._close(transport)
 
     @staticmethod

@@ -201,6 +201,9 @@ class Stream(HttpStream):
             return False
         if not (yield from super().make_server_connection()):
             return False
+        if exchange.refusal is not None:
+            yield from self.handle_protocol_error(self._failed("refused"))
+            return False
         if is_private(self.flow.server_conn) and not exchange.exact_host:
             yield from self.handle_protocol_error(self._failed(DESTINATION_REFUSED + "it is not a public address"))
             return False

@@ -144,6 +144,7 @@ def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
         "error": (addon.error,),
         "server_connect": (addon.server_connect,),
         "client_disconnected": (addon.client_disconnected,),
+        "layers_failed": (addon.give_up,),
         "next_layer": (addon.next_layer,),
         "tls_clienthello": (tls.tls_clienthello,),
         "tls_start_client": (tls.tls_start_client, _prefer_http2),
