@@ -29,7 +29,8 @@ from rules.decision import Action, Answer, Change, Decision, Outcome, Twin, Viol
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import IMPLICIT, TABLES
-from rules.guards.dedupe import TWIN_RETRY_NS, Claims, abandoned, outcome_of
+from rules.guards.claims import Claims, abandoned, outcome_of
+from rules.guards.dedupe import TWIN_RETRY_NS
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import State
 from rules.where import Condition, Miss

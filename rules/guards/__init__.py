@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from rules.guard import Guard, Implicit
+from rules.guards.claims import Claims
 from rules.guards.cooldown import Cooldown, Cooldowns
-from rules.guards.dedupe import Claims, Dedupe, Endings
+from rules.guards.dedupe import Dedupe
+from rules.guards.endings import Endings
 from rules.guards.throttle import Rows, Throttle
 from rules.state import Table
 

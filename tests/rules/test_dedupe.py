@@ -11,7 +11,8 @@ import pytest
 from rules.call import Body
 from rules.decide import abandon, apply, decide, keep_until_ns, needs
 from rules.decision import Answer, Change
-from rules.guards.dedupe import Claims, Dedupe, outcome_of
+from rules.guards.claims import Claims, outcome_of
+from rules.guards.dedupe import Dedupe
 from rules.problems import RuleFileError
 from rules.yamltree import parse
 from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, form_body, json_body, rules
