@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 
 import cli
 from proxy import rulefiles, starter
+from proxy.report.refused import MEANINGS
+from rules.codes import CODES
 
 HOUSE = Path(__file__).parents[1]
 SHOP = "https://shop.example"
@@ -242,6 +244,13 @@ def test_every_kind_of_code_is_explained_and_listed(code: str) -> None:
     listed = borderpost("rules", "explain").stdout
     assert any(line.startswith(f"{code} ") for line in listed.splitlines())
     assert max(map(len, listed.splitlines())) <= 80
+
+
+def test_every_refusal_says_what_it_means_and_what_to_do() -> None:
+    assert set(MEANINGS) == set(CODES)
+    told = borderpost("rules", "explain", "rate-limited").stdout
+    assert told.startswith("Rate limited: a refusal, answered with status 429.\n\nA `throttle` had no room.")
+    assert max(map(len, told.splitlines())) <= 100
 
 
 def test_the_schema_is_json_schema() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
+from proxy.report.refused import MEANINGS
 from proxy.report.terminal import Cell, Column, paint, table
 from proxy.rulefiles import UNREADABLE
 from rules.codes import CODES
@@ -22,7 +25,11 @@ def show(code: str) -> str | None:
         return None
     lines = [
         f"{refusal.title}: a refusal, answered with status {refusal.status}.",
-        f"Trying again: {refusal.retry}." + (" SDKs are asked not to retry by themselves." if refusal.final else ""),
+        "",
+        fill(MEANINGS[code], 100, break_long_words=False, break_on_hyphens=False),
+        "",
+        f"Trying again: {'if it was not executed' if refusal.retry == 'unknown' else refusal.retry}."
+        + (" SDKs are asked not to retry by themselves." if refusal.final else ""),
         "`borderpost log show ID` says why a call was refused, `borderpost rules eval` why one would be.",
     ]
     return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""What each code of a refusal means to those who keep the rules: what happened, and what can be done about it."""
+
+from __future__ import annotations
+
+MEANINGS: dict[str, str] = {
+    "no-allow": (
+        "No rule allows this call: what no rule allows is refused. The refusal names the allow that came nearest, if "
+        "one is about such calls, and what was missing. To permit the call, write an allow for it or widen that one; "
+        "to learn what an agent needs before you refuse anything, run it with `--mode monitor`."
+    ),
+    "policy-denied": (
+        "A `deny` applies to this call. A deny wins over every allow; its reason was given to the agent. Exceptions "
+        "stand in its `unless`."
+    ),
+    "ambiguous-request": (
+        "The request can be read in two ways, or its body is not what the tool says (`body: form`) or cannot be read "
+        "although a rule has to look into it. To check one reading while the API takes the other would check nothing, "
+        "so it is refused, whatever the rules say. The refusal says what is wrong with it."
+    ),
+    "body-too-large": (
+        "A rule has to read the body before the call may leave, and it is larger than the `cap` of its tool, or too "
+        "many large bodies were on their way at once. Raise `cap` (16MiB if left out, at most 256MiB), or limit such "
+        "calls by path and headers alone: bodies that no rule reads are passed on at any size."
+    ),
+    "proxy-auth-required": (
+        "The agent named itself with no token, or with one that is unknown, removed or over. `borderpost agent list` "
+        "shows who has one and until when, `borderpost agent add NAME --replace` gives a new one. The agent's proxy "
+        "URL is `http://NAME:TOKEN@HOST:PORT`."
+    ),
+    "key-reused": (
+        "The agent sent one idempotency key with two different calls. An API would answer the second as if it were "
+        "the first, so it was refused. A client that draws a key for each call does not run into this."
+    ),
+    "duplicate": (
+        "The same call was executed before, within the window of a `dedupe` with `on_duplicate: reject`. With "
+        "`on_duplicate: replay` it would have got the first answer again. If the two were different acts, name what "
+        "tells them apart under `key`."
+    ),
+    "duplicate-in-flight": (
+        "The same call is on its way and had no answer yet. The second waited up to 10 s for it. It was not sent; "
+        "asked again later, it gets the first one's answer."
+    ),
+    "duplicate-not-replayable": (
+        "The same call was executed before, but its answer was not kept: it was larger than 1 MiB, or is gone. The "
+        "call was not sent again. The agent is told to go on as if it had succeeded."
+    ),
+    "outcome-unknown": (
+        "The same call was sent before and ended without an answer that tells whether it took effect: a timeout, a "
+        "broken connection, 408, or a 5xx other than 503 with `Retry-After`. To send it again could do it twice, so "
+        "it is refused until the window of its `dedupe` ends. Look at the API itself whether it happened; `borderpost "
+        "log show ID` shows the first attempt."
+    ),
+    "rate-limited": (
+        "A `throttle` had no room. The refusal says which limit it was and when there is room again; `Retry-After` "
+        "says it too when that is within 10 s (many SDKs sleep for as long as it says, in silence). `wait: 10s` under "
+        "the `throttle` lets calls wait for their turn instead."
+    ),
+    "upstream-cooldown": (
+        "The API itself asked to slow down (429, or 503 with `Retry-After`), so calls to that host with that "
+        "credential are held back until the time that it named, whoever makes them. No rule of yours is behind this."
+    ),
+    "destination-refused": (
+        "The address behind the host is one of your own network: loopback, private or link-local. Such an address is "
+        "reached only if a rule names the host exactly, without a wildcard; metadata and link-local addresses only if "
+        "it names the address itself. Borderpost's own address is never reached."
+    ),
+    "upgrade-refused": (
+        "The agent asked to leave HTTP for another protocol, such as WebSocket, whose messages no rule could look "
+        "into. Many clients have a setting to use plain HTTP or server-sent events instead."
+    ),
+    "upstream-failed": (
+        "A rule let the call out, but the API could not be reached or broke off its answer: this is no decision. "
+        "`executed` says whether it can have taken effect. If the API's certificate was not trusted, give its "
+        "authority with `--upstream-ca FILE`."
+    ),
+    "policy-error": (
+        "A rule could not be applied to this call, or Borderpost failed while it decided: an error on the way "
+        "refuses. The refusal names the rule, and `borderpost serve` or `run` says more on standard error."
+    ),
+    "store-error": (
+        "The ledger could not be written, and what cannot be recorded does not happen. Everything is refused until "
+        "that is mended: is the disk full, or the file on a disk that is gone? Make room and start again."
+    ),
+    "shutting-down": "Borderpost was told to stop. Calls on their way may end; new ones are refused.",
+}
