@@ -14,7 +14,8 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
@@ -43,9 +44,10 @@ EXPIRED_A_BATCH = 8
 HISTORY_PAGE = 5_000
 NEVER_NS = 1 << 63
 
-INSERT_ENTRY = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-INSERT_RULE = "INSERT INTO entry_rules (rule, seq) VALUES (?, ?)"
-INSERT_ANSWER = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES (?, ?, ?)"
+ROWS_A_STATEMENT = 200
+INSERT_ENTRIES = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES"
+INSERT_RULES = "INSERT INTO entry_rules (rule, seq) VALUES"
+INSERT_ANSWERS = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES"
 ADD_TO_TOTAL = """
     INSERT INTO totals (decision, calls) VALUES (?, ?)
     ON CONFLICT (decision) DO UPDATE SET calls = calls + excluded.calls
@@ -256,9 +258,8 @@ class Ledger:
                 row = row_of(entry, seq, call_seq, head, stored)
                 rows.append(row)
                 head = row[-1]
-            self._connection.exec_driver_sql(INSERT_ENTRY, rows)
-            if rules:
-                self._connection.exec_driver_sql(INSERT_RULE, rules)
+            _insert(self._connection, INSERT_ENTRIES, rows)
+            _insert(self._connection, INSERT_RULES, rules)
             if totals:
                 self._connection.exec_driver_sql(ADD_TO_TOTAL, list(totals.items()))
             if self._last_ns >= self._expiry_ns:
@@ -267,7 +268,7 @@ class Ledger:
                 )
                 self._expiry_ns = _next_expiry_ns(self._connection)
             if answers:
-                self._connection.exec_driver_sql(INSERT_ANSWER, answers)
+                _insert(self._connection, INSERT_ANSWERS, answers)
                 self._expiry_ns = min(self._expiry_ns, *(until_ns for _, until_ns, _ in answers))
         self._head = head
         for call_id in ended:
@@ -366,6 +367,15 @@ def _writer_engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _insert(connection: Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert `rows` with few statements: after each, and after each row of `executemany`, the thread gives way to
+    all others, and gets its turn back only when they let it."""
+    for first in range(0, len(rows), ROWS_A_STATEMENT):
+        some = rows[first : first + ROWS_A_STATEMENT]
+        places = f"({', '.join('?' * len(some[0]))})"
+        connection.exec_driver_sql(f"{statement} {', '.join([places] * len(some))}", tuple(chain.from_iterable(some)))
 
 
 def _next_expiry_ns(connection: Connection) -> int:
