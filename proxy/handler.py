@@ -13,13 +13,16 @@ from typing import Any
 
 from mitmproxy import options
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import commands, events, mode_specs, server
+from mitmproxy.proxy import commands, events, layer, mode_specs, server
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from proxy.layers import Http, Wait, WaitCompleted
+from proxy.layers import Http, Wait, WaitCompleted, http_of
 
 type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
 """Hook name -> the functions that run, in order; only the last may be async. What is not in the table does not run."""
+
+HELD_CAP_BYTES = 1024 * 1024
+"""How much of what one peer sends may wait in memory for another."""
 
 log = logging.getLogger("borderpost")
 
@@ -38,7 +41,9 @@ class Handler(server.LiveConnectionHandler):
         super().__init__(reader, writer, opts, mode)
         self._hooks = hooks
         self._tasks: set[asyncio.Task[None]] = set()
-        self.layer = Http(self.layer.context, HTTPMode.regular)
+        self._moved = asyncio.Event()
+        self._tunnelled = False
+        self.layer: layer.Layer = Http(self.layer.context, HTTPMode.regular)
 
     async def server_event(self, event: events.Event) -> None:
         """Hand `event` to the layers and do what they say, with nothing awaited on the way.
@@ -47,15 +52,26 @@ class Handler(server.LiveConnectionHandler):
         """
         async with self._server_event_lock:
             self.timeout_watchdog.register_activity()
+            self._moved.set()
             unsent: dict[Connection, list[bytes]] = {}
             try:
                 for command in self.layer.handle_event(event):
                     self._do(command, unsent)
                 for connection in list(unsent):
                     self._send(connection, unsent)
+                if not self._tunnelled:
+                    self._enter_tunnel()
             except Exception:
                 log.exception("a connection was closed, because mitmproxy's layers failed")
                 self._give_up()
+
+    def _enter_tunnel(self) -> None:
+        """Once a tunnel is open, hand its events to what is in it: the layers outside only pass them on."""
+        assert isinstance(self.layer, Http)
+        inside = self.layer.inside_tunnel()
+        if inside is not None:
+            self.layer = inside
+            self._tunnelled = True
 
     def _do(self, command: commands.Command, unsent: dict[Connection, list[bytes]]) -> None:
         """Carry one command out. What is to be sent is gathered in `unsent`."""
@@ -79,6 +95,7 @@ class Handler(server.LiveConnectionHandler):
             elif isinstance(command, commands.CloseConnection):
                 self._send(command.connection, unsent)
                 half = isinstance(command, commands.CloseTcpConnection) and command.half_close
+                half = half and command.connection is not self.client
                 self.close_connection(command.connection, half)
         else:
             raise RuntimeError(f"unexpected command: {command}")
@@ -148,6 +165,21 @@ class Handler(server.LiveConnectionHandler):
                 await self.server_event(events.ConnectionClosed(connection))
                 self._close(self.transports.pop(connection))
             raise
+
+    async def drain_writers(self) -> None:
+        """Read no more from a peer while much of what it sent cannot go on: it would all be kept in memory.
+
+        mitmproxy waits for sockets only, not for calls that are decided or dialled, nor for HTTP/2's own windows.
+        """
+        await super().drain_writers()
+        http = http_of(self.client)
+        task = asyncio.current_task()
+        reading = next((one for one, transport in self.transports.items() if transport.handler is task), None)
+        if http is None or reading is None:
+            return
+        while http.held_bytes(reading) > HELD_CAP_BYTES and self.client.state is ConnectionState.OPEN:
+            self._moved.clear()
+            await self._moved.wait()
 
     def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
         """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""

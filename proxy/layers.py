@@ -7,6 +7,7 @@ the exchange's refusal has been lifted.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from mitmproxy import flow, http
 from mitmproxy.connection import Connection, Server
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
@@ -30,6 +32,8 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
+from mitmproxy.proxy.layers.http._http2 import Http2Connection
+from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
@@ -38,6 +42,8 @@ from proxy.http1 import Http1Client, Http1Server, problem_of
 
 EXCHANGE = "borderpost"
 """Where a flow's metadata holds its `Exchange`."""
+
+_CONTROL = re.compile(rb"[\x00\n\r]")
 
 DISCARD_CAP_BYTES = 1024 * 1024 * 1024
 """How much of a refused upload is read and thrown away, so that its client gets to read the refusal."""
@@ -232,8 +238,15 @@ class Stream(HttpStream):
     def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
         """Requests are validated on arrival; an answer that fails validation is a failed exchange, in our words."""
         assert self.flow.response is not None
+        fields = self.flow.response.headers.fields
+        if any(b"\n" in value for _, value in fields):  # folded lines, which nobody may pass on (RFC 9112 5.2)
+            self.flow.response.headers.fields = tuple((name, value.replace(b"\r\n ", b" ")) for name, value in fields)
         try:
             validate_headers(self.flow.response)
+            if any(_CONTROL.search(value) for _, value in self.flow.response.headers.fields):
+                raise ValueError("a header field holds a control character")
+            if not 200 <= self.flow.response.status_code <= 999:
+                raise ValueError(f"its status is {self.flow.response.status_code}")
         except ValueError as error:
             yield commands.CloseConnection(self.flow.server_conn)
             yield from self.handle_protocol_error(
@@ -330,6 +343,35 @@ mitmproxy.proxy.layers.http.Http1Server = OnePieceServer  # type: ignore[attr-de
 class Http(HttpLayer):
     """mitmproxy's HTTP layer, with our streams."""
 
+    def __init__(self, context: Context, mode: HTTPMode) -> None:
+        super().__init__(context, mode)
+        context.client.borderpost_http = self  # type: ignore[attr-defined]
+
+    def held_bytes(self, connection: Connection) -> int:
+        """How much of what came from `connection` is in memory, because those that it is for cannot take it yet."""
+        if connection is not self.context.client:
+            h2 = _h2_of(self.connections.get(self.context.client))
+            if h2 is None or not h2.stream_buffers:
+                return 0
+            numbers = [number for number, one in self.streams.items() if one.context.server is connection]
+            return sum(len(piece.data) for number in numbers for piece in h2.stream_buffers.get(number, ()))
+        held = 0
+        for stream in self.streams.values():
+            for event in stream._paused_event_queue:
+                held += len(event.data) if isinstance(event, RequestData) else 0
+            h2 = _h2_of(self.connections.get(stream.context.server))
+            if h2 is not None and h2.stream_buffers:
+                held += sum(len(piece.data) for pieces in h2.stream_buffers.values() for piece in pieces)
+        return held
+
+    def inside_tunnel(self) -> layer.Layer | None:
+        """What the client speaks to through CONNECT, when it is established and all that is outside only passes on."""
+        client = self.connections.get(self.context.client)
+        if not isinstance(client, Http1Server) or client.state != client.passthrough or len(client.buf):
+            return None
+        streams = [stream for stream in self.streams.values() if stream._handle_event == stream.passthrough]
+        return streams[0].child_layer if len(streams) == 1 else None
+
     def make_stream(self, stream_id: int) -> layer.CommandGenerator[None]:
         context = self.context.fork()
         self.streams[stream_id] = Stream(context, stream_id)
@@ -341,6 +383,18 @@ class Http(HttpLayer):
             if isinstance(one, Server) and one.error and one not in self.waiting_for_establishment:
                 one.address = None  # so that it is found no more
         yield from super().get_connection(event, reuse=reuse)
+
+
+def _h2_of(end: object) -> BufferedH2Connection | None:
+    """The HTTP/2 connection that `end`, a layer, speaks, or some layer within it."""
+    while end is not None and not isinstance(end, Http2Connection):
+        end = getattr(end, "child_layer", None)
+    return end.h2_conn if end is not None else None
+
+
+def http_of(client: Connection) -> Http | None:
+    """The layer that reads the requests of `client`, once there is one."""
+    return getattr(client, "borderpost_http", None)
 
 
 def next_layer(undecided: layer.NextLayer) -> None:
