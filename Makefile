@@ -2,8 +2,9 @@
 
 PY = .venv/bin/python
 JOBS = 2
+KILLS = 500
 
-.PHONY: help venv demo test cover lint fix bench docs lock clean
+.PHONY: help venv demo test crash cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -16,6 +17,9 @@ demo: venv ## the same agent without and with Borderpost, side by side
 
 test: venv ## all tests (PYTEST="-k words" to choose)
 	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
+
+crash: venv ## kill -9 at every step of everything, often (KILLS=500)
+	CRASH_KILLS=$(KILLS) $(PY) -m pytest -s tests/crash
 
 cover: venv ## every branch of rules/ is tested by tests/rules
 	HYPOTHESIS_PROFILE=cover $(PY) -m coverage run -m pytest tests/rules
