@@ -398,14 +398,20 @@ def env(given: dict[str, Any], language: str, json_wanted: bool) -> None:
     from proxy.ca import ensure_ca
     from proxy.confdir import Confdir
     from proxy.report import shell
-    from proxy.settings import DEFAULT_LISTEN, parse_address
+    from proxy.settings import DEFAULT_LISTEN, is_loopback, parse_address, reached_at
 
     facts = _facts(given)
-    if not facts.running:
+    serving = facts.running and facts.command == "borderpost serve"  # that of `run` is for its command alone
+    if not serving:
         _say("no proxy is running: `borderpost serve` starts one")
     confdir = Confdir.open(_confdir(given)).path
-    host, port = parse_address(given.get("listen") or facts.listen or DEFAULT_LISTEN)
-    url = child.proxy_url(host, port, given.get("agent", ""), os.environ.get("BORDERPOST_TOKEN", ""))
+    listening, port = parse_address(given.get("listen") or (facts.listen if serving else "") or DEFAULT_LISTEN)
+    name, token = given.get("agent", ""), os.environ.get("BORDERPOST_TOKEN", "")
+    if token and not name:
+        raise click.UsageError("BORDERPOST_TOKEN is set: say with `--agent NAME` whose token it is")
+    if not token and not is_loopback(listening):
+        _say("this proxy wants a token: set BORDERPOST_TOKEN, and say with `--agent NAME` whose it is")
+    url = child.proxy_url(reached_at(listening), port, name, token)
     ca = ensure_ca(confdir, datetime.datetime.now(datetime.UTC))
     changes = child.prepare(confdir, os.environ, url, ca.read_bytes())
     if json_wanted:
@@ -714,7 +720,11 @@ def log_list(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
     elif rows:
         _print(calls.list_calls(rows, *_room()))
     else:
-        _say("no calls on record" if filters == type(filters)() else "no calls fit")
+        _say(_nothing(filters))
+
+
+def _nothing(filters: Filters) -> str:
+    return "no calls on record" if filters == type(filters)() else "no calls fit"
 
 
 @log.command("tail")
@@ -765,10 +775,12 @@ def log_stats(given: dict[str, Any], filters: Filters, groupings: tuple[Any, ...
     from proxy.report import calls
 
     with _reader(given) as reader:
-        filters = calls.with_whole_run(reader, filters)
-        stats = {by: reader.stats(by, filters) for by in groupings or ("decision", "tool", "rule")}
+        whole = calls.with_whole_run(reader, filters)
+        stats = {by: reader.stats(by, whole) for by in groupings or ("decision", "tool", "rule")}
     if json_wanted:
         _print_json(stats)
+    elif not any(stats.values()):
+        _say(_nothing(filters))
     else:
         _print("\n\n".join("\n".join(calls.list_stats(by, rows, *_room())) for by, rows in stats.items() if rows))
 

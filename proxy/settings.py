@@ -107,6 +107,11 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def reached_at(host: str) -> str:
+    """Where clients of this machine reach a listener on `host`: one on all addresses, at a loopback one."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  asked, not bound
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can connect to a listener on `host`."""
     if host == "localhost":

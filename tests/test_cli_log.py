@@ -166,7 +166,7 @@ def test_json_has_the_documented_fields() -> None:
         ("--agent nobody", []),
         (f"--run {RUN}", [4, 3, 2, 1]),
         ("--run r_01b", [5]),
-        ("--run r_01", []),
+        ("--run r_02", []),
         ("--since 3000-01-01", []),
         ("--until 2020-01-01", []),
         ("--since {day}T00:04 --until {day}T00:05", [4]),
@@ -183,9 +183,17 @@ def test_options_of_the_program_filter_when_typed_but_not_from_the_environment(m
     assert numbers("log") == [5, 4, 3, 2, 1]
 
 
-def test_nothing_fits_is_no_error() -> None:
-    result = borderpost("log", "--agent", "nobody")
+@pytest.mark.parametrize("arguments", [[], ["stats"]])
+def test_nothing_fits_is_no_error(arguments: list[str]) -> None:
+    result = borderpost("log", *arguments, "--agent", "nobody")
     assert (result.stdout, result.stderr) == ("", "borderpost: no calls fit\n")
+
+
+@pytest.mark.parametrize("command", ["list", "stats"])
+def test_a_beginning_of_several_runs_is_one_line(command: str) -> None:
+    result = CliRunner().invoke(cli.cli, ["log", command, "--run", "r_01"])
+    told = f"error: `r_01` is not unique (`{RUN}`, `{OTHER_RUN}`...): give more of the run's id\n"
+    assert (result.exit_code, result.stderr) == (3, told)
 
 
 # --- show ---
@@ -321,4 +329,23 @@ def test_env_takes_a_token_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     told = json.loads(borderpost("env", "--agent", "support", "--listen", "proxy.example:80", "--json").stdout)
     assert told["set"]["HTTPS_PROXY"] == "http://support:bp_x@proxy.example:80"
     assert "ALL_PROXY" in told["unset"]
-    assert "set -gx HTTPS_PROXY 'http://default" not in borderpost("env", "--shell", "fish").stdout
+    nobody = CliRunner().invoke(cli.cli, ["env"])
+    assert (nobody.exit_code, nobody.stdout) == (2, "")
+    assert "say with `--agent NAME` whose token it is" in nobody.stderr
+
+
+@pytest.mark.parametrize(("listen", "reached"), [("0.0.0.0:99", "127.0.0.1:99"), ("[::]:99", "[::1]:99")])
+def test_env_reaches_a_proxy_on_all_addresses_and_asks_for_its_token(listen: str, reached: str) -> None:
+    printed = borderpost("env", "--listen", listen)
+    assert f"http://{reached}" in printed.stdout
+    assert "this proxy wants a token: set BORDERPOST_TOKEN" in printed.stderr
+
+
+def test_env_passes_over_the_proxy_of_a_run(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.db", Vault(bytes(32), bytes(32)), owner="borderpost run")
+    try:
+        printed = borderpost("env")
+        assert "export HTTPS_PROXY=http://127.0.0.1:8080\n" in printed.stdout
+        assert "no proxy is running" in printed.stderr
+    finally:
+        ledger.close()

@@ -235,7 +235,9 @@ class LedgerReader:
             found = connection.execute(text(SHOW), {"low": call_id, "high": call_id + "\U0010ffff"}).all()
             exact = [row for row in found if row.id == call_id]
             if not found:
-                raise LedgerError(f"no call `{call_id}` is on record: `borderpost log list` shows the ids")
+                raise LedgerError(
+                    f"no call `{call_id}` is on record: `borderpost log` shows the calls and their numbers"
+                )
             if len({row.id for row in found}) > 1 and not exact:
                 some = ", ".join(f"`{row.id}`" for row in found[:3])
                 raise LedgerError(f"`{call_id}` is not unique ({some}...): give more of the id")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from proxy.ledger.entries import LedgerError
 from proxy.report.moments import show_size, show_span
 from proxy.report.terminal import OF_DECISION, Cell, Column, Style, clip, columns_of, hung, paint, table, visible, wrap
 
@@ -50,8 +51,10 @@ def with_whole_run(reader: LedgerReader, filters: Filters) -> Filters:
     if not filters.run:
         return filters
     found = reader.run_ids(filters.run)
-    if filters.run in found or len(found) != 1:
+    if filters.run in found or not found:
         return filters
+    if len(found) > 1:
+        raise LedgerError(f"`{filters.run}` is not unique (`{found[0]}`, `{found[1]}`...): give more of the run's id")
     return msgspec.structs.replace(filters, run=found[0])
 
 

@@ -166,7 +166,7 @@ def test_a_unique_beginning_will_do(reader: LedgerReader, prefix: str, found: st
 NOT_FOUND = [
     ("c_a", r"`c_a` is not unique \(`c_aa1`, `c_aa2`, `c_ab1`...\): give more of the id"),
     ("c_aa", r"`c_aa` is not unique \(`c_aa1`, `c_aa2`...\)"),
-    ("c_x", "no call `c_x` is on record: `borderpost log list` shows the ids"),
+    ("c_x", "no call `c_x` is on record: `borderpost log` shows the calls and their numbers"),
     ("%", "no call `%` is on record"),
     ("b_1", "no call `b_1` is on record"),
 ]
