@@ -21,12 +21,12 @@ from pathlib import Path
 import msgspec
 
 from proxy import child
-from proxy.confdir import default_ledger_path, reason
+from proxy.confdir import default_confdir, default_ledger_path, reason
 from proxy.ledger.ids import RANDOM_BYTES, new_id
 from proxy.report.state import by_decision
 from proxy.rulefiles import RuleFiles
 from proxy.server import Proxy
-from proxy.settings import DEFAULT_LISTEN, Settings, SettingsError, new_token
+from proxy.settings import DEFAULT_LISTEN, Settings, SettingsError, new_token, reached_at
 
 type Say = Callable[[str], None]
 """Takes one line for the person in front of the terminal."""
@@ -40,7 +40,7 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
     settings = msgspec.structs.replace(settings, run=settings.run or _new_run_id(), token=new_token())
     async with _started(settings, rules, say) as proxy:
         host, port = proxy.address
-        url = child.proxy_url(host, port, settings.agent, settings.token)
+        url = child.proxy_url(reached_at(host), port, settings.agent, settings.token)
         with tempfile.TemporaryDirectory(prefix="borderpost-") as directory:
             changes = child.prepare(Path(directory), os.environ, url, proxy.ca_path.read_bytes())
             for line in notes_on_child(settings, rules, os.environ):
@@ -92,7 +92,15 @@ def how_to_reach(settings: Settings) -> str:
         ca = settings.confdir / "ca.pem"
         return f"agents use HTTPS_PROXY=http://NAME:TOKEN@HOST:{settings.listen_port} and trust {ca}"
     listen = "" if settings.listen == DEFAULT_LISTEN else f" --listen {settings.listen}"
-    return f'in the shell of an agent: eval "$(borderpost env{listen})"'
+    return f'in the shell of an agent: eval "$(borderpost env{listen}{_elsewhere(settings)})"'
+
+
+def _elsewhere(settings: Settings) -> str:
+    """The options that name ledger and confdir from any directory, where they are not the usual ones."""
+    places = {"--ledger": (settings.ledger, default_ledger_path()), "--confdir": (settings.confdir, default_confdir())}
+    return "".join(
+        f" {option} {shlex.quote(str(path.absolute()))}" for option, (path, usual) in places.items() if path != usual
+    )
 
 
 def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[str, str]) -> Iterator[str]:

@@ -166,7 +166,10 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             first = process.stderr.readline()
             found = re.match(r"borderpost: listening on (http://127\.0\.0\.1:\d+) · 2 rules, 0 tools from ", first)
             assert found, first
-            assert 'eval "$(borderpost env --listen 127.0.0.1:' in process.stderr.readline()
+            told = process.stderr.readline()
+            port = first.split(" ")[3].rpartition(":")[2]
+            places = f"--ledger {os.environ['BORDERPOST_LEDGER']} --confdir {os.environ['BORDERPOST_CONFDIR']}"
+            assert told.endswith(f'eval "$(borderpost env --listen 127.0.0.1:{port} {places})"\n'), told
             yield process, found[1]
         finally:
             process.kill()
