@@ -184,6 +184,15 @@ def test_the_tree_says_why_and_what_came_nearest() -> None:
     )
 
 
+def test_an_allow_that_is_excused_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "borderpost.yaml").write_text(
+        "version: 1\nrules: [{id: web, match: GET https://shop.example/, unless: {agent: shop}, allow: true}]"
+    )
+    told = borderpost("rules", "eval", "GET https://shop.example/", "--agent", "shop").stdout
+    assert "  └─ its `unless` holds\n" in told
+    assert "\n├─ 1 rule is not about this call\n" in borderpost("rules", "eval", "GET https://other.example/").stdout
+
+
 def test_who_asks_counts_and_monitored_rules_are_told() -> None:
     asked = ["rules", "eval", "GET https://shop.example/orders/7"]
     assert "would be refused" not in borderpost(*asked).stdout

@@ -118,7 +118,8 @@ def show(found: Explanation, room: int, colour: bool) -> list[str]:
     below += [_rule(rule, found) for rule in found.rules if rule.near]
     others = sum(not rule.near for rule in found.rules)
     if others:
-        below.append(Node(f"{others} other rule{' is' if others == 1 else 's are'} not about this call", "dim"))
+        other = " other" if others < len(found.rules) else ""
+        below.append(Node(f"{others}{other} rule{' is' if others == 1 else 's are'} not about this call", "dim"))
     below += [Node(f"would be refused by {one.rule}: {one.detail}", "yellow") for one in decision.would]
     if decision.next:
         below.append(Node("what to do", "", tuple(Node(text) for text in decision.next)))
@@ -171,7 +172,9 @@ def _rule(rule: RuleSeen, found: Explanation) -> Node:
     if rule.applies:
         style: Style = "red" if "deny" in rule.verbs else "green"
         return Node(f"{what} applies · {rule.source}", style)
-    misses = tuple(Node(f"{miss.field} {miss.limit}: it is {miss.actual}") for miss in rule.why_not)
+    misses = tuple(
+        Node(f"{miss.field} {miss.limit}: it is {miss.actual}" if miss.field else miss.limit) for miss in rule.why_not
+    )
     nearest = ", the nearest allow," if rule.id == found.nearest else ""
     return Node(f"{what}{nearest} does not apply · {rule.source}", "", misses)
 
