@@ -320,13 +320,15 @@ def init(
     Examples:
       borderpost init
       borderpost init --model openai --pack stripe --pack slack
+      borderpost init --pack github          (later: beside the rules that are there)
     """
     from proxy import starter
 
     starter.check_names(packs, models)
-    if not yes and not models and not allow and sys.stdin.isatty():
+    adding = bool(packs) and not (models or allow or force) and starter.begun(directory)
+    if not (yes or adding or models or allow) and sys.stdin.isatty():
         packs, models, allow = _ask(packs)
-    for path in starter.write(starter.compose(packs, models, allow), directory, force=force):
+    for path in starter.write(starter.compose(packs, models, allow, adding=adding), directory, force=force):
         click.echo(path)
     _say("edit these, then: borderpost rules check, borderpost rules test, borderpost run -- COMMAND")
 

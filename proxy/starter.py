@@ -150,10 +150,18 @@ def problem_of(pattern: str) -> str:
     return ""
 
 
-def compose(chosen: Sequence[str], models: Sequence[str], allow: Sequence[str]) -> dict[str, str]:
+def begun(project: Path) -> bool:
+    """Whether `project` has rules that `init` wrote: packs can be put beside them."""
+    return (project / "rules" / MAIN).is_file()
+
+
+def compose(
+    chosen: Sequence[str], models: Sequence[str], allow: Sequence[str], *, adding: bool = False
+) -> dict[str, str]:
     """The files by name: `main.yaml` for `models` (keys of `MODELS`) and patterns to `allow`, one for each pack.
 
-    Raises `StarterError` where the result would not be right from the first moment.
+    `adding`: without `main.yaml`, for a project that has one. Raises `StarterError` where the result would not be right
+    from the first moment.
     """
     for pattern in allow:
         problem = problem_of(pattern)
@@ -167,6 +175,8 @@ def compose(chosen: Sequence[str], models: Sequence[str], allow: Sequence[str]) 
     for case in loaded.cases:
         if not run_case(loaded.ruleset, case).passed:
             raise StarterError(f"what is allowed is too wide: the test `{case.name}` in `{case.mark.file}` would fail")
+    if adding:
+        del files[MAIN]
     return files | {SCHEMA: json.dumps(schema(), indent=2) + "\n"}
 
 

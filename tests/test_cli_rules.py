@@ -326,6 +326,19 @@ def test_init_overwrites_only_by_force(tmp_path: Path) -> None:
     assert (tmp_path / "new/rules/main.yaml").read_text() != "mine"
 
 
+def test_init_adds_a_pack_to_rules_that_are_there(tmp_path: Path) -> None:
+    borderpost("init", "new", "--pack", "stripe")
+    mine = tmp_path / "new" / "rules" / "main.yaml"
+    mine.write_text("version: 1\nrules: [{id: mine, match: GET https://shop.example/, allow: true}]\n")
+    added = borderpost("init", "new", "--pack", "github")
+    assert added.stdout.splitlines() == ["new/rules/github.yaml", "new/rules/rules.schema.json"]
+    assert "id: mine" in mine.read_text()
+    assert borderpost("rules", "test", "--rules", "new/rules").exit_code == 0
+    again = borderpost("init", "new", "--pack", "github")
+    assert (again.exit_code, again.stdout) == (3, "")
+    assert "`new/rules/github.yaml` exists already" in again.stderr
+
+
 def test_init_asks_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, b"openai, olama\nopenai ollama\nstripe\nnonsense\nPOST http://localhost:6333/**\n\n")
