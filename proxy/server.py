@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import getpass
+import hashlib
 import logging
 import os
 import secrets
@@ -156,9 +157,14 @@ def _upstream_roots(directory: Path, further: tuple[Path, ...]) -> Path:
     usual = Path(certifi.where())
     if not further:
         return usual
-    bundle = directory / f"upstream-ca.{os.getpid()}.pem"
-    bundle.write_bytes(b"\n".join(path.read_bytes() for path in (usual, *further)))
-    return bundle
+    bundle = b"\n".join(path.read_bytes() for path in (usual, *further))
+    # Named by what it holds: proxies that trust the same share it, and no run leaves another one behind.
+    file = directory / f"upstream-ca.{hashlib.sha256(bundle).hexdigest()[:16]}.pem"
+    if not file.exists() or file.read_bytes() != bundle:
+        fresh = file.with_suffix(f".{os.getpid()}")
+        fresh.write_bytes(bundle)
+        fresh.replace(file)
+    return file
 
 
 def _os_user() -> str:

@@ -141,6 +141,17 @@ async def again_on(settings: Any, here: Any) -> None:
     await free.stop()
 
 
+async def test_proxies_that_trust_the_same_share_one_file_of_authorities(world: Any) -> None:
+    here = await world(RULES)
+    await here.proxy.stop()
+    (bundle,) = here.settings.confdir.glob("upstream-ca.*")
+    trusted = bundle.read_bytes()
+    await again_on(here.settings, here)
+    assert list(here.settings.confdir.glob("upstream-ca.*")) == [bundle]
+    await again_on(msgspec.structs.replace(here.settings, upstream_ca=here.settings.upstream_ca * 2), here)
+    assert (len(list(here.settings.confdir.glob("upstream-ca.*"))), bundle.read_bytes()) == (2, trusted)
+
+
 async def test_a_ledger_in_use_is_refused_by_name(world: Any) -> None:
     here = await world(RULES)
     with pytest.raises(LedgerError, match="in use by process"):
