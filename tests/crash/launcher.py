@@ -21,6 +21,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -31,7 +32,7 @@ from proxy import rulefiles, server
 from proxy.addon import Addon
 from proxy.gate import Admission, Gate
 from proxy.layers import Stream
-from proxy.ledger.entries import BootEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry
+from proxy.ledger.entries import BootEntry, CommandEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry
 from proxy.ledger.store import Ledger
 
 
@@ -72,7 +73,9 @@ class Seams:
             return "boot"
         if isinstance(entry, RulesetEntry):
             return "reload" if self.rulesets else "ruleset"
-        return "shutdown"
+        if isinstance(entry, CommandEntry):
+            return entry.name
+        return type(entry).__name__.removesuffix("Entry").lower()
 
     def install(self) -> None:
         """Wrap what is to be wrapped. A seam that is gone from the product fails here, by name."""
@@ -85,10 +88,10 @@ class Seams:
             seams.reach(f"{kind}-queued")
             return seq
 
-        def write(original: Callable[..., None], ledger: Ledger, batch: list[Any]) -> None:
+        def write(original: Callable[..., None], ledger: Ledger, batch: list[Any], *rest: Any) -> None:
             seams.in_batch = {seams.kind(item[1]) for item in batch}
             seams.reach_each(seams.in_batch, "writing")
-            original(ledger, batch)
+            original(ledger, batch, *rest)
             seams.reach_each(seams.in_batch, "written")
             if any(isinstance(item[1], RulesetEntry) for item in batch):
                 seams.rulesets += 1
@@ -175,7 +178,7 @@ def boot(order: dict[str, Any]) -> int:
     child = os.fork()
     if child == 0:
         os.dup2(1, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115  as long as the process lives
         Seams(order["step"], order["token"], order["hit"]).install()
         sys.argv = ["borderpost", *order["argv"]]
         cli.main()

@@ -138,7 +138,7 @@ class Proxies:
                 if found := re.match(pattern, line):
                     return found
                 seen.append(line)
-                assert not line.startswith(("Traceback", "ended")), "".join(seen)
+                assert not line.startswith("ended"), "".join(seen)
         raise AssertionError(f"the launcher ended: {''.join(seen)}")
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
