@@ -1,7 +1,7 @@
 """Starts `borderpost serve` again and again, each time to be killed by its own hand at a named step.
 
 A process of its own. It reads one boot a line from stdin, `{"argv": [...], "step": ..., "token": ..., "hit": n}`,
-forks, and runs the real command in the child; what the child says goes to stdout, between a line `pid N` and a line
+forks, and runs the real command in the child; what the child says goes to the same output, between a line `pid N` and a line
 `ended CODE`. Forking after the imports makes a start ten times as quick; nothing else differs from the real thing.
 
 The seams are here, not in the product: methods are wrapped that send SIGKILL to their own process. Most steps are a
@@ -177,7 +177,6 @@ def boot(order: dict[str, Any]) -> int:
     """Run one proxy to its end; its exit code, negative for a signal."""
     child = os.fork()
     if child == 0:
-        os.dup2(1, 2)
         sys.stdin = Path(os.devnull).open()  # noqa: SIM115  as long as the process lives
         Seams(order["step"], order["token"], order["hit"]).install()
         sys.argv = ["borderpost", *order["argv"]]

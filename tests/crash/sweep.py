@@ -95,6 +95,7 @@ class Proxies:
             env=environment | {"HOME": str(self.directory), "COVERAGE_PROCESS_START": ""},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         return self
 
