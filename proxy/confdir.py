@@ -64,6 +64,11 @@ class Confdir:
         """The key that stored answers are encrypted with."""
         return self._key("vault.key")
 
+    @property
+    def signing_key(self) -> bytes:
+        """The seed of the Ed25519 key that the ledger's checkpoints are signed with."""
+        return self._key("signing.key")
+
     def hash_secret(self, secret: bytes) -> str:
         """The keyed hash (hex) that stands for `secret`: equal for equal secrets, and worthless without the key."""
         return keyed_hash(self.hash_key, secret)
@@ -128,7 +133,7 @@ def _read_or_make_key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise ConfdirError(
             f"`{path}` is not a key of {KEY_BYTES} bytes: put the right file back; "
-            "without it the ledger's hashes and stored answers are lost"
+            "the ledger is of no use without it"
         )
     return key
 

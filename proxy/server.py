@@ -102,13 +102,14 @@ class Proxy:
             self._following = asyncio.create_task(self._follow())
 
     async def _flush(self) -> None:
-        """Now and then, record the refusals that were only counted."""
+        """Now and then, record the refusals that were only counted, and seal what is recorded."""
         while True:
             await asyncio.sleep(FLUSH_S)
             try:
                 self._gate.flush()
+                self._ledger.checkpoint_if_due(self._clock.now_ns())
             except LedgerError as error:
-                log.error("refusals could not be recorded: %s", error)
+                log.error("refusals or a checkpoint could not be recorded: %s", error)
 
     async def _follow(self) -> None:
         """Put every new good state of the rule files in force; keep the last good one when they are broken."""
@@ -148,6 +149,7 @@ class Proxy:
         try:
             self._gate.flush(everything=True)
             self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", _os_user(), {}))
+            self._ledger.checkpoint(self._clock.now_ns())
         finally:
             self._ledger.close()
 

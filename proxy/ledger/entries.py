@@ -103,6 +103,26 @@ class CommandEntry(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...] = ()
 
 
+class CheckpointEntry(msgspec.Struct, frozen=True):
+    """The entries before this one were sealed: `note` names the last of them by its hash, signed.
+
+    `key` is the public key that checks it. The writer fills in both, since it alone knows the hash.
+    """
+
+    at_ns: int
+    note: str = ""
+    key: str = ""
+
+
+class PruneEntry(msgspec.Struct, frozen=True):
+    """The payloads of all entries up to and with `through` were given up, by OS user `by`: older than `before_ns`."""
+
+    at_ns: int
+    through: int
+    before_ns: int
+    by: str
+
+
 class StoredAnswer(msgspec.Struct, frozen=True):
     """An upstream answer kept for replay, byte for byte as it came: headers in order, body still content-encoded.
 
@@ -118,5 +138,5 @@ class StoredAnswer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-type Entry = BootEntry | RulesetEntry | DecisionEntry | OutcomeEntry | CommandEntry
-type Kind = Literal["boot", "ruleset", "decision", "outcome", "command"]
+type Entry = BootEntry | RulesetEntry | DecisionEntry | OutcomeEntry | CommandEntry | CheckpointEntry | PruneEntry
+type Kind = Literal["boot", "ruleset", "decision", "outcome", "command", "checkpoint", "prune"]

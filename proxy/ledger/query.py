@@ -95,7 +95,10 @@ class OutcomeRow(msgspec.Struct, frozen=True):
 
 
 class CallDetail(msgspec.Struct, frozen=True):
-    """Everything on record about one call. `calls`: above 1, this stands for so many equal refusals."""
+    """Everything on record about one call. `calls`: above 1, this stands for so many equal refusals.
+
+    `pruned`: detail, violations, would and facts were given up by `log prune`.
+    """
 
     call: CallRow
     detail: str
@@ -110,6 +113,7 @@ class CallDetail(msgspec.Struct, frozen=True):
     calls: int
     outcomes: tuple[OutcomeRow, ...]
     hash: str
+    pruned: bool
 
 
 class StatsRow(msgspec.Struct, frozen=True):
@@ -475,7 +479,7 @@ def _call_row(row: Any) -> CallRow:
         decision=row.decision,
         code=row.code or "",
         rules=tuple(msgspec.json.decode(row.rules)),
-        would=tuple(dict.fromkeys(violation["rule"] for violation in rest.get("would", ()))),
+        would=_would_by(rest),
         executed=row.executed,
         outcome=row.outcome,
         status=row.status,
@@ -484,12 +488,23 @@ def _call_row(row: Any) -> CallRow:
     )
 
 
+def _would_by(rest: dict[str, Any]) -> tuple[str, ...]:
+    """The rules that would have refused the call, in the words of any schema."""
+    if "payload" in rest:
+        return tuple(rest.get("would_by", ()))
+    return tuple(dict.fromkeys(violation["rule"] for violation in rest.get("would", ())))
+
+
 def _detail(connection: Connection, seq: int) -> CallDetail:
     """Everything about the call that was decided in entry `seq`."""
     sql, values = calls_query(ALL, (seq, seq))
     call = _call_row(connection.execute(text(sql), {**values, "limit": 1}).one())
     row = connection.execute(text("SELECT * FROM entries WHERE seq = :seq"), {"seq": seq}).one()
-    entry: Any = entry_of(tuple(row))
+    payload: str | None = None
+    beside = "payload" in msgspec.json.decode(row.rest)
+    if beside:  # a ledger of schema 1, which nobody has opened for writing yet, has no such table
+        payload = connection.execute(text("SELECT content FROM payloads WHERE seq = :seq"), {"seq": seq}).scalar()
+    entry: Any = entry_of(tuple(row), payload)
     outcomes = []
     for outcome_row in connection.execute(text(OUTCOMES), {"seq": seq}):
         outcome: Any = entry_of(tuple(outcome_row))
@@ -520,6 +535,7 @@ def _detail(connection: Connection, seq: int) -> CallDetail:
         calls=entry.count,
         outcomes=tuple(outcomes),
         hash=row.hash.hex(),
+        pruned=beside and payload is None,
     )
 
 

@@ -17,7 +17,16 @@ from typing import Any
 
 import msgspec
 
-from proxy.ledger.entries import BootEntry, CommandEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry
+from proxy.ledger.entries import (
+    BootEntry,
+    CheckpointEntry,
+    CommandEntry,
+    DecisionEntry,
+    Entry,
+    OutcomeEntry,
+    PruneEntry,
+    RulesetEntry,
+)
 from rules.decision import Plain, Violation
 
 PLAIN_HEADERS = frozenset(
@@ -110,6 +119,8 @@ class Redactor:
             return msgspec.structs.replace(
                 entry, error=self.text(entry.error), answer_sha256=self._answer_digest(entry.answer_sha256)
             )
+        if isinstance(entry, CheckpointEntry | PruneEntry):
+            return entry
         if isinstance(entry, CommandEntry):
             return msgspec.structs.replace(entry, data=self.facts(entry.data))
         if isinstance(entry, BootEntry):

@@ -6,6 +6,7 @@ words such as outcomes: they cannot be widened without rebuilding a table that m
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from sqlalchemy import (
@@ -29,7 +30,8 @@ from proxy.ledger.entries import LedgerError
 APPLICATION_ID = 0x426F7264
 """`Bord`: how `file` and we tell a ledger from other SQLite files."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: payloads beside the entries, checkpoints, commands. A ledger of 1 is brought up to date when it is opened."""
 
 INT64 = Integer().with_variant(BigInteger, "postgresql")
 
@@ -42,7 +44,7 @@ meta = Table(
     Column("value", Text, nullable=False),
     sqlite_strict=True,
 )
-"""What the ledger was made with: the ids of its keys (`hash_key`, `vault_key`)."""
+"""What the ledger was made with: its name (`origin`), the ids of its keys (`hash_key`, `vault_key`, `signing_key`)."""
 
 entries = Table(
     "entries",
@@ -88,6 +90,16 @@ entry_rules = Table(
 )
 """Which decisions speak of which rule: finds them by rule; derived from the entries."""
 
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("seq", INT64, ForeignKey("entries.seq"), primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("content", Text, nullable=False),
+    sqlite_strict=True,
+)
+"""The values that decisions were made of, as JSON. Their entries have the digest of salt and content."""
+
 answers = Table(
     "answers",
     metadata,
@@ -96,7 +108,24 @@ answers = Table(
     Column("sealed", LargeBinary, nullable=False),
     sqlite_strict=True,
 )
-"""Answers kept for replay, encrypted. The only rows that are ever deleted: when their time is over."""
+"""Answers kept for replay, encrypted; deleted when their time is over."""
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("done", Integer),
+    Column("result", Text),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+"""Where others leave commands for the process that owns the ledger, and find what came of them. No part of the record.
+
+`done` is NULL until then, 1 when it was carried out, 0 when it was refused; `data` and `result` are JSON objects.
+"""
 
 totals = Table(
     "totals",
@@ -145,6 +174,21 @@ TRIGGERS = (
     CREATE TRIGGER entry_rules_no_delete BEFORE DELETE ON entry_rules
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: an entry cannot be deleted'); END
     """,
+    """
+    CREATE TRIGGER payloads_insert BEFORE INSERT ON payloads
+    WHEN EXISTS (SELECT 1 FROM payloads WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: a payload cannot be changed'); END
+    """,
+    """
+    CREATE TRIGGER payloads_no_update BEFORE UPDATE ON payloads
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: a payload cannot be changed'); END
+    """,
+    """
+    CREATE TRIGGER payloads_no_delete BEFORE DELETE ON payloads
+    WHEN OLD.seq > coalesce(
+        (SELECT max(rest ->> '$.through') FROM entries WHERE kind = 'prune' AND call_seq IS NULL), 0)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only: only what a prune entry names can be deleted'); END
+    """,
 )
 
 
@@ -170,27 +214,38 @@ DECISIONS = {"allow": "allowed", "deny": "denied", "throttle": "throttled", "rep
 COUNTS = ", ".join(f"sum(d.calls * (d.decision = '{decision}')) AS {name}" for decision, name in DECISIONS.items())
 """SQL for how many of the calls `d` were decided how."""
 
-WOULD = "(SELECT json_group_array(value ->> '$.rule') FROM json_each(d.rest, '$.would'))"
+WOULD = """
+    CASE WHEN d.rest ->> '$.payload' IS NULL
+    THEN (SELECT json_group_array(value ->> '$.rule') FROM json_each(d.rest, '$.would'))
+    ELSE coalesce(d.rest -> '$.would_by', '[]') END
+"""
+"""SQL for the rules that would have refused call `d`; entries of schema 1 say it in other words."""
+
+
+def _told(name: str, arrow: str = "->") -> str:
+    """SQL for what the payload `p` of decision `d` says of `name`, or the entry itself, if it is of schema 1."""
+    return f"coalesce(p.content {arrow} '$.{name}', d.rest {arrow} '$.{name}')"
+
 
 VIEWS = (
     f"""
     CREATE VIEW calls AS
     SELECT d.seq, d.id, {iso_sql("d.at_ns")} AS at, d.at_ns, d.run, d.agent, d.tool, d.method, d.scheme, d.host, d.port,
-           d.path, d.decision, d.code, d.rules, {WOULD} AS would, d.rest ->> '$.detail' AS detail,
+           d.path, d.decision, d.code, d.rules, {WOULD} AS would, {_told("detail", "->>")} AS detail,
            {EXECUTED} AS executed, o.outcome, coalesce(o.status, d.status) AS status,
            round(o.duration_ns / 1e6, 3) AS duration_ms, o.duration_ns, o.answer_bytes, o.rest ->> '$.error' AS error,
            d.calls, d.ruleset
-    FROM entries d LEFT JOIN entries o ON o.seq = {LAST_OUTCOME}
+    FROM entries d LEFT JOIN entries o ON o.seq = {LAST_OUTCOME} LEFT JOIN payloads p ON p.seq = d.seq
     WHERE d.decision IS NOT NULL
     """,
     f"""
     CREATE VIEW decisions AS
     SELECT d.seq, d.id, {iso_sql("d.at_ns")} AS at, d.at_ns, d.run, d.agent, d.tool, d.method, d.scheme, d.host, d.port,
-           d.path, d.decision, d.code, d.rules, d.rest ->> '$.detail' AS detail,
-           d.rest -> '$.violations' AS violations, d.rest -> '$.would' AS would, d.rest -> '$.facts' AS facts,
+           d.path, d.decision, d.code, d.rules, {_told("detail", "->>")} AS detail,
+           {_told("violations")} AS violations, {_told("would")} AS would, {_told("facts")} AS facts,
            d.rest ->> '$.replay_of' AS replay_of, d.rest ->> '$.fingerprint' AS fingerprint,
            round(coalesce(d.rest ->> '$.waited_ns', 0) / 1e6, 3) AS waited_ms, d.calls, d.ruleset
-    FROM entries d
+    FROM entries d LEFT JOIN payloads p ON p.seq = d.seq
     WHERE d.decision IS NOT NULL
     """,
     f"""
@@ -205,19 +260,20 @@ VIEWS = (
 
 
 def prepare(connection: Connection, path: Path, key_ids: dict[str, str]) -> None:
-    """Make the tables in a new file, or check that this is a ledger of ours. `connection` may write.
+    """Make the tables in a new file, or check that this is a ledger of ours and up to date. `connection` may write.
 
     Raises `LedgerError` when it is not, was made by a newer version, or was written with other keys.
     """
     check_file(connection, path, new_allowed=True)
-    if connection.exec_driver_sql("PRAGMA user_version").scalar_one() == 0:
-        metadata.create_all(connection)
-        for statement in (*TRIGGERS, *VIEWS):
-            connection.exec_driver_sql(statement)
-        connection.execute(meta.insert(), [{"name": name, "value": value} for name, value in key_ids.items()])
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if connection.exec_driver_sql("PRAGMA user_version").scalar_one() < SCHEMA_VERSION:
+        make(connection)
     written_with = {row.name: row.value for row in connection.execute(meta.select())}
+    if not written_with:
+        written_with = dict(key_ids)
+    # Neither a new ledger nor one of schema 1 has these yet.
+    written_with.setdefault("origin", f"borderpost/{secrets.token_hex(8)}")
+    if "signing_key" in key_ids:
+        written_with.setdefault("signing_key", key_ids["signing_key"])
     for name, key_id in key_ids.items():
         if written_with.get(name) != key_id:
             file = name.replace("_", ".")
@@ -225,6 +281,24 @@ def prepare(connection: Connection, path: Path, key_ids: dict[str, str]) -> None
                 f"the ledger `{path}` was written with another `{file}`: give the `--confdir` that it was made with, "
                 "or begin a new ledger with `--ledger`"
             )
+    named = [{"name": name, "value": value} for name, value in written_with.items()]
+    connection.execute(meta.insert().prefix_with("OR IGNORE"), named)
+
+
+def make(connection: Connection) -> None:
+    """Make what is not there yet in a new file, or in one of an older version, whose entries stay as they are."""
+    metadata.create_all(connection)
+    present = {
+        name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").all()
+    }
+    for statement in TRIGGERS:
+        if statement.split()[2] not in present:
+            connection.exec_driver_sql(statement)
+    for statement in VIEWS:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {statement.split()[2]}")
+        connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def check_file(connection: Connection, path: Path, *, new_allowed: bool = False) -> None:
@@ -254,3 +328,8 @@ def last_entry(connection: Connection) -> tuple[int, bytes, int]:
     """Seq, hash and time (ns) of the last entry; (0, 32 zero bytes, 0) when there is none."""
     row = connection.execute(text("SELECT seq, hash, at_ns FROM entries ORDER BY seq DESC LIMIT 1")).one_or_none()
     return (0, bytes(32), 0) if row is None else (row.seq, row.hash, row.at_ns)
+
+
+def origin_of(connection: Connection) -> str:
+    """The ledger's name, which its checkpoints bear."""
+    return str(connection.execute(text("SELECT value FROM meta WHERE name = 'origin'")).scalar_one())

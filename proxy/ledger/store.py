@@ -18,15 +18,24 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.confdir import reason
 from proxy.ledger import schema
-from proxy.ledger.entries import DecisionEntry, Entry, LedgerError, OutcomeEntry, StoredAnswer
+from proxy.ledger.entries import (
+    CheckpointEntry,
+    DecisionEntry,
+    Entry,
+    LedgerError,
+    OutcomeEntry,
+    PruneEntry,
+    StoredAnswer,
+)
 from proxy.ledger.query import open_reader
 from proxy.ledger.redact import Redactor
-from proxy.ledger.rows import COLUMNS, Row, entry_of, row_of, rules_of
+from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, entry_of, payload_digest, payload_of, row_of, rules_of
 from proxy.ledger.vault import Vault
 
 __all__ = ["Ledger", "LedgerError"]
@@ -44,6 +53,16 @@ EXPIRED_A_BATCH = 8
 HISTORY_PAGE = 5_000
 NEVER_NS = 1 << 63
 
+SEAL_ENTRIES = 1_000
+SEAL_NS = 600_000_000_000
+"""After so many entries, or so long after the first that is not sealed, a checkpoint seals what there is."""
+
+PRUNED_AT_ONCE = 500
+"""How many payloads one transaction gives up: calls wait for it."""
+
+COMMANDS_KEPT = 1_000
+"""Of so many commands the result can still be read."""
+
 ROWS_A_STATEMENT = 200
 INSERT_ENTRIES = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES"
 INSERT_RULES = "INSERT INTO entry_rules (rule, seq) VALUES"
@@ -55,9 +74,18 @@ ADD_TO_TOTAL = """
 DELETE_ANSWERS = (
     "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
 )
+INSERT_PAYLOADS = "INSERT INTO payloads (seq, salt, content) VALUES"
+DELETE_PAYLOADS = "DELETE FROM payloads WHERE seq IN (SELECT seq FROM payloads WHERE seq <= ? ORDER BY seq LIMIT ?)"
+REPLY = "UPDATE commands SET done = ?, result = ? WHERE id = ?"
+FORGET_COMMANDS = "DELETE FROM commands WHERE done IS NULL OR id <= (SELECT max(id) FROM commands) - ?"
+LAST_CHECKPOINT = "SELECT max(seq) FROM entries WHERE kind = 'checkpoint' AND call_seq IS NULL"
+LAST_PRUNED = "SELECT max(rest ->> '$.through') FROM entries WHERE kind = 'prune' AND call_seq IS NULL"
+FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= ? ORDER BY at_ns, seq LIMIT 1"
 FIND_CALL = "SELECT max(seq) FROM entries WHERE id = ? AND decision IS NOT NULL"
 
 type Item = tuple[int, Entry, StoredAnswer | None]
+type Reply = tuple[bool, str, int]
+"""What came of a command: whether it was carried out, the result as JSON, and the command's id."""
 
 
 class Ledger:
@@ -74,11 +102,17 @@ class Ledger:
             schema.prepare(self._connection, path, vault.key_ids)
             self._seq, self._head, self._last_ns = schema.last_entry(self._connection)
             self._expiry_ns = _next_expiry_ns(self._connection)
+            self._origin = schema.origin_of(self._connection)
+            self._sealed_seq = self._number(LAST_CHECKPOINT)
+            self._unsealed_ns = self._number(f"SELECT at_ns FROM entries WHERE seq = {self._sealed_seq + 1}")
+            self._prune_through = self._number(LAST_PRUNED)  # goes on where an earlier owner was interrupted
+            self._connection.exec_driver_sql(FORGET_COMMANDS, (COMMANDS_KEPT,))
         self._reader = open_reader(path)
         self._durable_seq = self._seq
         self._sent: dict[str, int] = {}
         self._kept: dict[str, StoredAnswer] = {}
         self._pending: list[Item] = []
+        self._replies: list[Reply] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._urgent = False
@@ -127,6 +161,56 @@ class Ledger:
         Raises `LedgerError` when nothing can be recorded any more.
         """
         entry = self._redactor.entry(entry)
+        seq = self._queue(entry, answer)
+        self._unsealed_ns = self._unsealed_ns or entry.at_ns
+        if seq - self._sealed_seq >= SEAL_ENTRIES:
+            self.checkpoint(entry.at_ns)
+        else:
+            self.checkpoint_if_due(entry.at_ns)
+        return seq
+
+    def checkpoint(self, at_ns: int) -> int:
+        """Seal everything up to here, and return the checkpoint's sequence number: the last one's, if nothing is new.
+
+        Nothing is sealed without a key to sign with, and 0 returned when it never was.
+        """
+        if self._seq > self._sealed_seq and self._vault.signer is not None:
+            self._sealed_seq = self._queue(CheckpointEntry(at_ns), None)
+            self._unsealed_ns = 0
+        return self._sealed_seq
+
+    def checkpoint_if_due(self, at_ns: int) -> None:
+        """Seal everything up to here if the first entry that is not sealed has waited long enough."""
+        if self._unsealed_ns and at_ns - self._unsealed_ns >= SEAL_NS:
+            self.checkpoint(at_ns)
+
+    def prune(self, at_ns: int, before_ns: int, by: str) -> tuple[int, int]:
+        """Give up the payloads of sealed entries older than `before_ns`; recorded, then done bit by bit.
+
+        Returns up to which entry there are none from now on, and of how many entries they are given up now.
+        """
+        try:
+            with self._reader.connect() as connection:
+                sealed = (connection.exec_driver_sql(LAST_CHECKPOINT).scalar() or 1) - 1
+                young = connection.exec_driver_sql(FIRST_SINCE, (before_ns,)).scalar() or sealed + 1
+                pruned = connection.exec_driver_sql(LAST_PRUNED).scalar() or 0
+        except SQLAlchemyError as error:
+            raise LedgerError(f"cannot read the ledger `{self.path}`: {_cause(error)}") from None
+        through = min(sealed, young - 1)
+        if through <= pruned:
+            return pruned, 0
+        self.append(PruneEntry(at_ns, through, before_ns, by))
+        return through, through - pruned
+
+    def reply(self, command_id: int, done: bool, result: str) -> None:
+        """Queue what came of a command; it can be read when everything appended before is durable."""
+        with self._changed:
+            if not self._failure and not self._closing:
+                self._replies.append((done, result, command_id))
+                self._urgent = True
+                self._changed.notify()
+
+    def _queue(self, entry: Entry, answer: StoredAnswer | None) -> int:
         with self._changed:
             if self._failure:
                 raise LedgerError(self._failure)
@@ -185,12 +269,15 @@ class Ledger:
 
     def history(self) -> Iterator[tuple[int, Entry]]:
         """Every durable entry with its sequence number, in order: what the state is folded from at the start."""
-        page = text("SELECT * FROM entries WHERE seq > :after ORDER BY seq LIMIT :limit")
+        page = text(
+            "SELECT e.*, p.content FROM entries e LEFT JOIN payloads p ON p.seq = e.seq "
+            "WHERE e.seq > :after ORDER BY e.seq LIMIT :limit"
+        )
         after = 0
         with self._reader.connect() as connection:
             while rows := connection.execute(page, {"after": after, "limit": HISTORY_PAGE}).all():
                 for row in rows:
-                    yield row[0], entry_of(tuple(row))
+                    yield row[0], entry_of(row[:-1], row[-1])
                 after = rows[-1][0]
 
     def close(self) -> None:
@@ -210,44 +297,58 @@ class Ledger:
 
     def _write_batches(self) -> None:
         """The writer thread: as long as the ledger is open, or until a batch cannot be written."""
-        while batch := self._next_batch():
+        while (work := self._next_batch()) is not None:
+            batch, replies = work
             try:
-                self._write(batch)
+                if batch or replies:
+                    self._write(batch, replies)
+                    self._settle(batch)
+                if self._prune_through:
+                    self._prune_some()
             except Exception as error:  # noqa: BLE001  whatever it is, nobody may think that this batch was recorded
                 self._fail(f"the ledger `{self.path}` cannot be written: {_cause(error)}; mend that and start again")
                 return
-            self._settle(batch)
 
-    def _next_batch(self) -> list[Item]:
-        """What is to be written now; empty when the ledger was closed and all is written."""
+    def _next_batch(self) -> tuple[list[Item], list[Reply]] | None:
+        """What is to be written now; None when the ledger was closed and all is written. Empty: there is time."""
         with self._changed:
-            while not self._pending and not self._closing:
+            while not (self._pending or self._replies or self._closing or self._prune_through):
                 self._changed.wait()
-            if not self._urgent and not self._closing:
+            if self._pending and not self._urgent and not self._closing:
                 self._changed.wait_for(lambda: self._urgent or self._closing, COMPANY_S)
+            if self._closing and not self._pending and not self._replies:
+                return None
             batch = self._pending[:MAX_BATCH]
             del self._pending[:MAX_BATCH]
+            replies: list[Reply] = []
             if not self._pending:
+                # Only now is everything written that was appended before them.
+                replies, self._replies = self._replies, []
                 self._urgent = False
-            return batch
+            return batch, replies
 
-    def _write(self, batch: list[Item]) -> None:
-        """One transaction: the entries, chained; what is derived from them; answers to keep; fewer expired ones."""
+    def _write(self, batch: list[Item], replies: list[Reply]) -> None:
+        """One transaction: the entries, chained; what is derived from them or stands beside them; fewer old answers."""
         rows: list[Row] = []
+        payloads: list[tuple[int, bytes, str]] = []
         rules: list[tuple[str, int]] = []
         answers: list[tuple[str, int, bytes]] = []
         totals: Counter[str] = Counter()
         ended: list[str] = []
-        head = self._head
+        head, prune_through = self._head, self._prune_through
         with self._connection.begin():
             for seq, entry, answer in batch:
-                stored, call_seq = "", None
+                beside, call_seq = None, None
                 if answer is not None:
                     sealed = self._vault.seal(answer)
                     answers.append((answer.id, answer.until_ns, sealed))
-                    stored = self._vault.digest(sealed)
+                    beside = Beside(self._vault.digest(sealed), answer.until_ns)
                 if isinstance(entry, DecisionEntry):
                     call_seq = seq
+                    if content := payload_of(entry):
+                        salt = os.urandom(SALT_BYTES)
+                        payloads.append((seq, salt, content))
+                        beside = Beside(payload_digest(salt, content))
                     rules.extend((rule, seq) for rule in sorted(rules_of(entry)))
                     totals[entry.action] += entry.count
                     if entry.action == "allow":
@@ -255,10 +356,15 @@ class Ledger:
                 elif isinstance(entry, OutcomeEntry):
                     call_seq = self._sent.get(entry.id) or self._find_call(entry.id)
                     ended.append(entry.id)
-                row = row_of(entry, seq, call_seq, head, stored)
+                elif isinstance(entry, CheckpointEntry):
+                    entry = self._sealed(entry, seq - 1, head)
+                elif isinstance(entry, PruneEntry):
+                    prune_through = entry.through
+                row = row_of(entry, seq, call_seq, head, beside)
                 rows.append(row)
                 head = row[-1]
             _insert(self._connection, INSERT_ENTRIES, rows)
+            _insert(self._connection, INSERT_PAYLOADS, payloads)
             _insert(self._connection, INSERT_RULES, rules)
             if totals:
                 self._connection.exec_driver_sql(ADD_TO_TOTAL, list(totals.items()))
@@ -270,9 +376,32 @@ class Ledger:
             if answers:
                 _insert(self._connection, INSERT_ANSWERS, answers)
                 self._expiry_ns = min(self._expiry_ns, *(until_ns for _, until_ns, _ in answers))
-        self._head = head
+            for reply in replies:
+                self._connection.exec_driver_sql(REPLY, reply)
+        self._head, self._prune_through = head, prune_through
         for call_id in ended:
             self._sent.pop(call_id, None)
+
+    def _sealed(self, entry: CheckpointEntry, size: int, root: bytes) -> CheckpointEntry:
+        """`entry` with the note that says: `size` entries, the last with hash `root`."""
+        signer = self._vault.signer
+        assert signer is not None, "only what can sign makes checkpoints"
+        key = str(signer.verifier(self._origin))
+        return msgspec.structs.replace(entry, note=signer.sign(self._origin, size, root), key=key)
+
+    def _prune_some(self) -> None:
+        """One transaction of giving up what prune entries name, and answers whose time is over."""
+        with self._connection.begin():
+            payloads = self._connection.exec_driver_sql(DELETE_PAYLOADS, (self._prune_through, PRUNED_AT_ONCE))
+            answers = self._connection.exec_driver_sql(DELETE_ANSWERS, (self._last_ns, EXPIRED_A_BATCH))
+            self._expiry_ns = _next_expiry_ns(self._connection)
+        if not payloads.rowcount and not answers.rowcount:
+            self._prune_through = 0
+
+    def _number(self, sql: str) -> int:
+        """The one number that `sql` asks for; 0 for NULL or nothing."""
+        found: int | None = self._connection.exec_driver_sql(sql).scalar()
+        return found or 0
 
     def _find_call(self, call_id: str) -> int | None:
         """The decision on a call that was let out by an earlier owner, or that has an outcome already."""
@@ -282,7 +411,7 @@ class Ledger:
     def _settle(self, batch: list[Item]) -> None:
         """`batch` is on the disk: say so to those who wait for it."""
         with self._changed:
-            self._durable_seq = batch[-1][0]
+            self._durable_seq = batch[-1][0] if batch else self._durable_seq
             for _, _, answer in batch:
                 if answer is not None and self._kept.get(answer.id) is answer:
                     del self._kept[answer.id]

@@ -1,4 +1,4 @@
-"""The vault: what the ledger needs keys for. Hashes stand in for secrets; stored answers are encrypted at rest."""
+"""The vault: what the ledger needs keys for: hashes for secrets, encryption of stored answers, signed checkpoints."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.confdir import Confdir, key_id, keyed_hash
 from proxy.ledger.entries import LedgerError, StoredAnswer
+from proxy.ledger.note import Signer
 
 NONCE_BYTES = 12
 
 
 class Vault:
-    """Seals and opens stored answers, and hashes secrets. Holds both keys of the confdir."""
+    """Seals and opens stored answers, hashes secrets, signs. Holds the keys of the confdir.
 
-    def __init__(self, hash_key: bytes, vault_key: bytes) -> None:
+    Without `signing_key`, no checkpoints are made.
+    """
+
+    def __init__(self, hash_key: bytes, vault_key: bytes, signing_key: bytes = b"") -> None:
         self._hash_key = hash_key
         self._cipher = AESGCM(vault_key)
+        self.signer = Signer(signing_key) if signing_key else None
         self.key_ids = {"hash_key": key_id(hash_key), "vault_key": key_id(vault_key)}
+        if signing_key:
+            self.key_ids["signing_key"] = key_id(signing_key)
 
     @classmethod
     def of(cls, confdir: Confdir) -> Vault:
         """The vault whose keys lie in `confdir`."""
-        return cls(confdir.hash_key, confdir.vault_key)
+        return cls(confdir.hash_key, confdir.vault_key, confdir.signing_key)
 
     def hash_secret(self, secret: bytes) -> str:
         """The keyed hash (hex) that stands for `secret`."""

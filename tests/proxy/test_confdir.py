@@ -20,9 +20,9 @@ def test_a_new_confdir_and_its_keys_are_for_the_owner_only(tmp_path: Path) -> No
     confdir = Confdir.open(tmp_path / "not" / "there")
     assert mode(confdir.path) == 0o700
     assert list(confdir.path.iterdir()) == []
-    keys = {confdir.hash_key, confdir.vault_key}
-    assert [len(key) for key in keys] == [32, 32]
-    assert sorted(file.name for file in confdir.path.iterdir()) == ["hash.key", "vault.key"]
+    keys = {confdir.hash_key, confdir.vault_key, confdir.signing_key}
+    assert [len(key) for key in keys] == [32, 32, 32]
+    assert sorted(file.name for file in confdir.path.iterdir()) == ["hash.key", "signing.key", "vault.key"]
     assert {mode(file) for file in confdir.path.iterdir()} == {0o600}
 
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ledger.entries import CommandEntry, Entry
-from proxy.ledger.rows import COLUMNS, chain, entry_of, row_of, rules_of
+from proxy.ledger.entries import CheckpointEntry, CommandEntry, DecisionEntry, Entry, PruneEntry
+from proxy.ledger.rows import (
+    COLUMNS,
+    Beside,
+    chain,
+    entry_of,
+    payload_digest,
+    payload_of,
+    row_of,
+    rules_named,
+    rules_of,
+)
 from proxy.ledger.schema import entries
 from rules.decision import Change, Violation
 from tests.proxy.ledger.samples import NOW_NS, boot, decision, outcome, refusal, ruleset
@@ -31,6 +42,8 @@ ENTRIES: dict[str, Entry] = {
     "command": CommandEntry(
         NOW_NS, "shutdown", "ada", {"why": ["x", 1, None]}, (Change("g", "r", "k", "op", {"a": {}}),)
     ),
+    "checkpoint": CheckpointEntry(NOW_NS, "a note", "a key"),
+    "prune": PruneEntry(NOW_NS, 7, NOW_NS - 1, "ada"),
 }
 
 
@@ -43,6 +56,30 @@ def test_a_row_has_the_columns_of_the_table() -> None:
     assert tuple(column.name for column in entries.columns) == COLUMNS
     for entry in ENTRIES.values():
         assert len(row_of(entry, 7, 7, bytes(32))) == len(COLUMNS)
+
+
+DECISIONS = {name: entry for name, entry in ENTRIES.items() if isinstance(entry, DecisionEntry)}
+
+
+@pytest.mark.parametrize("entry", DECISIONS.values(), ids=list(DECISIONS))
+def test_a_decision_comes_back_equal_from_its_row_and_its_payload(entry: DecisionEntry) -> None:
+    payload = payload_of(entry)
+    row = row_of(entry, 7, 7, bytes(32), Beside(payload_digest(b"salt", payload)))
+    assert entry_of(row, payload) == entry
+    assert rules_named(row) == rules_of(entry) == rules_named(row_of(entry, 7, 7, bytes(32)))
+
+
+def test_without_its_payload_a_decision_still_tells_who_called_what_and_how_it_was_decided() -> None:
+    entry = refusal(violations=(VIOLATION,), would=(VIOLATION,))
+    left = entry_of(row_of(entry, 7, 7, bytes(32), Beside("d")))
+    given_up = {"detail": "", "violations": (), "would": (), "facts": {}}
+    assert left == msgspec.structs.replace(entry, **given_up)
+    assert "6000" not in str(row_of(entry, 7, 7, bytes(32), Beside("d")))
+
+
+def test_every_rule_that_a_decision_speaks_of_is_named_without_its_payload() -> None:
+    entry = refusal(rules=("a",), violations=(Violation("b", "c", "d"),), would=(Violation("e", "c", "d"),))
+    assert rules_named(row_of(entry, 7, 7, bytes(32), Beside("d"))) == {"a", "b", "e"}
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
