@@ -1,8 +1,8 @@
 """Starts `borderpost serve` again and again, each time to be killed by its own hand at a named step.
 
 A process of its own. It reads one boot a line from stdin, `{"argv": [...], "step": ..., "token": ..., "hit": n}`,
-forks, and runs the real command in the child; what the child says goes to the same output, between a line `pid N` and a line
-`ended CODE`. Forking after the imports makes a start ten times as quick; nothing else differs from the real thing.
+forks, and runs the real command in the child; what that says comes out between a line `pid N` and a line `ended CODE`.
+Forking after the imports makes a start ten times as quick; nothing else differs from the real thing.
 
 The seams are here, not in the product: methods are wrapped that send SIGKILL to their own process. Most steps are a
 kind of entry and how far it has come:
