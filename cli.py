@@ -233,6 +233,13 @@ def _room() -> tuple[int, bool]:
     return width(sys.stdout), coloured(sys.stdout)
 
 
+def _table_room() -> tuple[int, bool]:
+    """As `_room`, for tables: where no terminal is, they are as wide as what is in them."""
+    from proxy.report.terminal import coloured, table_width
+
+    return table_width(sys.stdout), coloured(sys.stdout)
+
+
 # --- the commands ---
 
 
@@ -483,7 +490,7 @@ def agent_list(given: dict[str, Any], json_wanted: bool) -> None:
     if json_wanted:
         _print_json(people.plain(agents, time.time_ns()))
     elif agents:
-        _print(people.list_agents(agents, time.time_ns(), *_room()))
+        _print(people.list_agents(agents, time.time_ns(), *_table_room()))
     else:
         _say("no agent has a token: `borderpost agent add NAME` gives one")
 
@@ -618,7 +625,7 @@ def rules_list(given: dict[str, Any], tools: bool, json_wanted: bool) -> None:
     if json_wanted:
         _print_json(listed.plain_tools(ruleset) if tools else listed.plain_rules(ruleset))
     else:
-        _print((listed.show_tools if tools else listed.show_rules)(ruleset, *_room()))
+        _print((listed.show_tools if tools else listed.show_rules)(ruleset, *_table_room()))
 
 
 @rules.command("explain")
@@ -629,7 +636,7 @@ def rules_explain(ctx: click.Context, code: str | None) -> None:
     from proxy.report import explained
 
     if code is None:
-        _print(explained.show_all(*_room()))
+        _print(explained.show_all(*_table_room()))
         return
     text = explained.show(code)
     if text is None:
@@ -720,7 +727,7 @@ def log_list(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
     if json_wanted:
         _print_json(rows)
     elif rows:
-        _print(calls.list_calls(rows, *_room()))
+        _print(calls.list_calls(rows, *_table_room()))
     else:
         _say(_nothing(filters))
 
@@ -745,7 +752,7 @@ def log_tail(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
                 for row in rows:
                     _print_json(row, line=True)
             else:
-                _print(calls.tail_calls(rows, *_room()))
+                _print(calls.tail_calls(rows, *_table_room()))
             sys.stdout.flush()
 
 
@@ -784,7 +791,7 @@ def log_stats(given: dict[str, Any], filters: Filters, groupings: tuple[Any, ...
     elif not any(stats.values()):
         _say(_nothing(filters))
     else:
-        _print("\n\n".join("\n".join(calls.list_stats(by, rows, *_room())) for by, rows in stats.items() if rows))
+        _print("\n\n".join("\n".join(calls.list_stats(by, rows, *_table_room())) for by, rows in stats.items() if rows))
 
 
 def _reader(given: dict[str, Any]) -> LedgerReader:

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cli
+from proxy.agents import Agents
+from proxy.report.people import list_agents
 
 HOUSE = Path(__file__).parents[1]
 RULES = "version: 1\nrules: [{id: read, match: GET https://api.example.com/**, allow: true}]\n"
@@ -222,6 +224,9 @@ def test_agents_come_and_go(tmp_path: Path) -> None:
     lines = borderpost("agent", "list").stdout.splitlines()
     assert lines[0].split() == ["AGENT", "ADDED", "TOKEN", "ENDS"]
     assert lines[1].startswith("support  ") and lines[1].endswith("never")
+    agents = Agents(tmp_path / "confdir").list()
+    at_its_end = list_agents(agents, agents[1].expires_ns, 80, False)
+    assert [line.endswith(" (over)") for line in at_its_end] == [False, False, True]
     assert borderpost("agent", "remove", "temp").exit_code == 0
     assert borderpost("agent", "remove", "support").exit_code == 0
     nobody = borderpost("agent", "list")

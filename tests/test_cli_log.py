@@ -17,8 +17,11 @@ from click.testing import CliRunner, Result
 
 import cli
 from proxy.ledger.entries import BootEntry, DecisionEntry, OutcomeEntry, RulesetEntry
+from proxy.ledger.query import LedgerReader
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
+from proxy.report.calls import tail_calls
+from proxy.report.terminal import WIDE
 from rules.decision import Violation
 
 HOUSE = Path(__file__).parents[1]
@@ -126,14 +129,15 @@ SEQ  TIME      DECISION   STATUS  CALL                           RULES
 """
 
 
-def test_the_list_fits_eighty_columns() -> None:
+def test_the_list_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert borderpost("log", "list").stdout == TABLE
     assert borderpost("log").stdout == TABLE
     assert max(map(len, TABLE.splitlines())) == 80
 
 
-def test_a_wider_terminal_shows_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_pipe_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert "DELETE api.stripe.com/v1/customers/cus_1/sources/card_1/something/long" in borderpost("log").stdout
 
 
@@ -260,6 +264,15 @@ def test_stats_by_what_is_asked() -> None:
 
 
 # --- tail ---
+
+
+def test_tail_is_cut_to_fit_a_terminal_only() -> None:
+    with LedgerReader.open(Path("ledger.db")) as reader:
+        deny = reader.list(limit=3)[2]
+    path = "DELETE api.stripe.com/v1/customers/cus_1/sources/card_1/something/long"
+    (line,) = tail_calls([deny], 80, False)
+    assert (len(line), "…" in line, line.endswith(" no-deletes")) == (80, True, True)
+    assert tail_calls([deny], WIDE, False) == [f"00:03:00  deny          403  {path}  no-deletes"]
 
 
 def test_tail_begins_with_the_last_and_follows(tmp_path: Path) -> None:

@@ -222,7 +222,8 @@ def test_what_is_no_request_is_wrong_usage(arguments: list[str], message: str) -
 # --- list, explain, schema ---
 
 
-def test_rules_and_tools_are_listed() -> None:
+def test_rules_and_tools_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert borderpost("rules", "list").stdout == (
         "RULE          SAYS            CALLS                           FROM\n"
         "look          allow           orders.read                     borderpost.yaml:11\n"
@@ -248,7 +249,8 @@ def test_rules_and_tools_are_listed() -> None:
 
 
 @pytest.mark.parametrize("code", ["unknown-tool", "no-allow", rulefiles.UNREADABLE])
-def test_every_kind_of_code_is_explained_and_listed(code: str) -> None:
+def test_every_kind_of_code_is_explained_and_listed(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert len(borderpost("rules", "explain", code).stdout) > 50
     listed = borderpost("rules", "explain").stdout
     assert any(line.startswith(f"{code} ") for line in listed.splitlines())

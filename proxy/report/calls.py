@@ -12,7 +12,20 @@ import msgspec
 
 from proxy.ledger.entries import LedgerError
 from proxy.report.moments import show_size, show_span
-from proxy.report.terminal import OF_DECISION, Cell, Column, Style, clip, columns_of, hung, paint, table, visible, wrap
+from proxy.report.terminal import (
+    OF_DECISION,
+    WIDE,
+    Cell,
+    Column,
+    Style,
+    clip,
+    columns_of,
+    hung,
+    paint,
+    table,
+    visible,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from proxy.ledger.query import CallDetail, CallRow, Filters, LedgerReader, OutcomeRow, StatsRow
@@ -97,7 +110,7 @@ def tail_calls(rows: Sequence[CallRow], room: int, colour: bool) -> list[str]:
         rest = max(room - sum(widths) - 2 * 3, 30)
         why = clip(visible(rules.text), rest // 3)
         what = clip(visible(_call(row)), rest - columns_of(why) - 2)
-        padding = " " * (rest - columns_of(what) - columns_of(why))
+        padding = " " * (rest - columns_of(what) - columns_of(why)) if room < WIDE else "  "
         lines.append("  ".join([*head, what + padding + paint(why, rules.style, colour)]).rstrip())
     return lines
 

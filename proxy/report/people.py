@@ -28,10 +28,15 @@ def list_agents(agents: Sequence[Agent], now_ns: int, room: int, colour: bool) -
         [
             Cell(agent.name, "bold"),
             Cell(show_minute(agent.created_ns)),
-            Cell(show_minute(agent.expires_ns), "red" if agent.expired(now_ns) else "")
-            if agent.expires_ns
-            else Cell("never", "dim"),
+            _end(agent, now_ns),
         ]
         for agent in agents
     ]
     return table([Column("AGENT", 12), Column("ADDED", 16), Column("TOKEN ENDS", 16)], rows, room, colour)
+
+
+def _end(agent: Agent, now_ns: int) -> Cell:
+    if not agent.expires_ns:
+        return Cell("never", "dim")
+    minute = show_minute(agent.expires_ns)
+    return Cell(f"{minute} (over)", "red") if agent.expired(now_ns) else Cell(minute)

@@ -13,7 +13,10 @@ from typing import Literal, TextIO
 import msgspec
 
 NARROW = 80
-"""The width where nobody looks: pipes and files."""
+"""The width of what is written for people where nobody looks: pipes and files."""
+
+WIDE = 1000
+"""The width of tables there: whoever reads a pipe wants what is in the cells, not what fits on a screen."""
 
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 
@@ -51,10 +54,19 @@ def coloured(stream: TextIO) -> bool:
 
 def width(stream: TextIO) -> int:
     """The columns of the terminal; COLUMNS or 80 where `stream` is none."""
+    return _columns(stream, NARROW)
+
+
+def table_width(stream: TextIO) -> int:
+    """The columns that a table may take: as `width`, but `WIDE` where `stream` is no terminal."""
+    return _columns(stream, WIDE)
+
+
+def _columns(stream: TextIO, elsewhere: int) -> int:
     if stream.isatty():
         return max(40, shutil.get_terminal_size((NARROW, 24)).columns)
     given = os.environ.get("COLUMNS", "")
-    return max(40, int(given)) if given.isascii() and given.isdigit() else NARROW
+    return max(40, int(given)) if given.isascii() and given.isdigit() else elsewhere
 
 
 def paint(text: str, style: Style, colour: bool) -> str:

@@ -6,7 +6,20 @@ import io
 
 import pytest
 
-from proxy.report.terminal import Cell, Column, clip, coloured, columns_of, hung, paint, table, visible, width
+from proxy.report.terminal import (
+    WIDE,
+    Cell,
+    Column,
+    clip,
+    coloured,
+    columns_of,
+    hung,
+    paint,
+    table,
+    table_width,
+    visible,
+    width,
+)
 
 
 class Terminal(io.StringIO):
@@ -90,9 +103,11 @@ def test_colour_is_for_terminals_that_want_it(
     assert paint("x", "red", coloured(stream)) == ("\x1b[31mx\x1b[0m" if colour else "x")
 
 
-@pytest.mark.parametrize(("columns", "room"), [("", 80), ("120", 120), ("10", 40), ("wide", 80)])
-def test_a_pipe_is_eighty_columns_wide_unless_it_is_said(
-    columns: str, room: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("columns", "text", "tables"), [("", 80, WIDE), ("120", 120, 120), ("10", 40, 40), ("wide", 80, WIDE)]
+)
+def test_a_pipe_is_eighty_columns_wide_for_text_and_wide_for_tables_unless_it_is_said(
+    columns: str, text: int, tables: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    assert width(io.StringIO()) == room
+    assert (width(io.StringIO()), table_width(io.StringIO())) == (text, tables)
