@@ -141,6 +141,7 @@ class Addon:
             exchange.answer_now = exchange.answer_now or bool(expects and flow.metadata.get("has_body"))
             return
         if exchange.admission is not None:
+            _set_headers(flow.request, exchange.admission.decision.send_headers)
             exchange.refusal = None
 
     async def _decide_on_head(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
@@ -410,6 +411,12 @@ def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAn
         headers=tuple(response.headers.fields),
         body=body,
     )
+
+
+def _set_headers(request: http.Request, headers: tuple[tuple[str, str], ...]) -> None:
+    """Set what the decision adds to the request, in place of whatever the client sent by these names."""
+    for name, value in headers:
+        request.headers[name.lower() if request.is_http2 else name] = value
 
 
 def _values(fields: Fields, name: bytes) -> list[str]:

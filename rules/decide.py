@@ -29,10 +29,11 @@ from rules.decision import Action, Answer, Change, Decision, Outcome, Twin, Viol
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import IMPLICIT, TABLES
-from rules.guards.claims import Claims, abandoned, outcome_of
+from rules.guards.claims import Claims, abandoned, outcome_of, resolved
 from rules.guards.dedupe import TWIN_RETRY_NS
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import State
+from rules.upstream_key import SentKey
 from rules.where import Condition, Miss
 from rules.wording import BY_POLICY, IN_FLIGHT, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
 
@@ -90,7 +91,9 @@ def settle(
     ruleset: RuleSet, state: State, call: Call, decision: Decision, call_id: str, answer: Answer, now_ns: int
 ) -> Outcome:
     """What became of a call that `decision` let out, by the rule set that let it out."""
-    kind = outcome_of(answer)
+    tool = ruleset.tools.get(decision.tool)
+    keyed = tool is not None and tool.upstream_key is not None and keep_until_ns(decision) > 0
+    kind = outcome_of(answer, keyed)
     settled = Settled(call, call_id, decision.tool, (), kind, answer)
     by_guard: dict[tuple[str, str], list[Change]] = {}
     for change in decision.changes:
@@ -112,6 +115,15 @@ def abandon(state: State, now_ns: int) -> tuple[Change, ...]:
     return abandoned(state.of(Claims), now_ns)
 
 
+def resolve(state: State, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
+    """A person has found out whether `call_id`, whose outcome is unknown, took effect. Apply and record the changes.
+
+    Executed, its duplicates are refused as such; not executed, the next one goes out. Nothing when no claim of that
+    call is unknown (any more).
+    """
+    return resolved(state.of(Claims), call_id, executed, now_ns)
+
+
 def apply(state: State, changes: Iterable[Change]) -> None:
     """Fold `changes` into `state`. Every change once, in the order of the ledger."""
     for change in changes:
@@ -120,7 +132,7 @@ def apply(state: State, changes: Iterable[Change]) -> None:
 
 def keep_until_ns(decision: Decision) -> int:
     """How long the answer to this call may have to be replayed; 0 when it never will."""
-    ends = [change.data["until_ns"] for change in decision.changes if change.op == "claim"]
+    ends = [change.data["until_ns"] for change in decision.changes if change.op in ("claim", "retry")]
     return max([end for end in ends if isinstance(end, int)], default=0)
 
 
@@ -145,7 +157,10 @@ def _reads_body(condition: Condition | None) -> bool:
 class _View:
     """A call as one guard of one rule sees it (`rules.guard.View`)."""
 
-    __slots__ = ("_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "tool", "writes")
+    __slots__ = (
+        "_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "retried", "tool",
+        "upstream_key", "writes",
+    )  # fmt: skip
 
     def __init__(
         self, reading: Reading, naming: Naming, call_id: str, bindings: Bindings, monitored: bool, own: list[str]
@@ -157,7 +172,9 @@ class _View:
         self.call_id = call_id
         self.tool = naming.name
         self.writes = naming.writes
+        self.upstream_key = naming.tool.upstream_key if naming.tool is not None else None
         self.not_before_ns = 0
+        self.retried: SentKey | None = None
         self.own = own
 
     def read(self, field: Field) -> Value:
@@ -312,6 +329,8 @@ class _Deciding:
         if errors:
             return self._refusal("deny", errors, errors[0].detail)
         changes: list[Change] = []
+        send_headers: dict[str, str] = {}
+        retry_of = ""
         send_at_ns = 0
         for _, stage in groupby(sorted(guards, key=_stage), _stage):
             here = list(stage)
@@ -319,7 +338,15 @@ class _Deciding:
             refusal = self._refused(here)
             if refusal is not None:
                 return refusal
-            changes += [change for each in here if isinstance(each.verdict, Pass) for change in each.verdict.changes]
+            for each in here:
+                verdict = each.verdict
+                if isinstance(verdict, Pass):
+                    changes += verdict.changes
+                    if not each.monitored:
+                        send_headers.update(verdict.send_headers)
+                        retry_of = retry_of or verdict.retry_of
+        for name, value in send_headers.items():
+            self.reading.facts[f"send.{name}"] = value
         return Decision(
             "allow",
             "",
@@ -328,7 +355,9 @@ class _Deciding:
             self.naming.name,
             would=tuple(self.would),
             send_at_ns=send_at_ns,
+            replay_of=retry_of,
             exact_host=self._exact_host(),
+            send_headers=tuple(send_headers.items()),
             facts=self.reading.facts,
             changes=tuple(changes),
         )
@@ -362,21 +391,25 @@ class _Deciding:
         return found, errors
 
     def _check(self, guards: Sequence[_Guarding]) -> int:
-        """Ask the guards of one stage. When one delays the call, the others are asked about that later time.
+        """Ask the guards of one stage. When one delays the call, the others are asked about that later time; when one
+        lets it retry an earlier call, the others are asked about the key of that one.
 
         Returns the time to send it at, 0 for now.
         """
         send_at_ns = 0
+        retried: SentKey | None = None
         while True:
-            latest_ns = 0
+            latest_ns, key = 0, retried
             for each in guards:
                 each.view.not_before_ns = send_at_ns
-                each.verdict = each.guard.check(each.view, self.state, self.now_ns)
-                if isinstance(each.verdict, Pass) and not each.monitored:
-                    latest_ns = max(latest_ns, each.verdict.send_at_ns)
-            if latest_ns <= send_at_ns:
+                each.view.retried = retried
+                verdict = each.verdict = each.guard.check(each.view, self.state, self.now_ns)
+                if isinstance(verdict, Pass) and not each.monitored:
+                    latest_ns = max(latest_ns, verdict.send_at_ns)
+                    key = key or verdict.retried
+            if latest_ns <= send_at_ns and key is retried:
                 return send_at_ns
-            send_at_ns = latest_ns
+            send_at_ns, retried = max(send_at_ns, latest_ns), key
 
     def _refused(self, guards: Sequence[_Guarding]) -> Decision | None:
         """What the guards of one stage make of the call, unless they all let it pass."""

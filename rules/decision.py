@@ -62,11 +62,14 @@ class Decision(msgspec.Struct, frozen=True):
     `tool`: the name of the tool that names the call, or empty.
     `would`: what rules in monitor mode would have refused; nothing was stopped for these.
     `send_at_ns`: for an allow, the earliest moment to send it (a throttle may delay); else 0.
-    `replay_of`: for a replay, and for a refusal that speaks about an earlier call, that call's id; else empty.
+    `replay_of`: for a replay, for a refusal that speaks about an earlier call, and for an allow that tries one again
+        whose outcome is unknown, that call's id; else empty.
     `twin`: set only when the caller has to wait and decide again; such a decision is not recorded.
     `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
     `exact_host`: a rule that allows this call, or its tool, names the host literally: private addresses are permitted.
-    `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction.
+    `send_headers`: (name, value) of headers to set on the request, in place of any that the client sent.
+    `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction; and as `send.NAME`
+        every header that is set.
     """
 
     action: Action
@@ -84,6 +87,7 @@ class Decision(msgspec.Struct, frozen=True):
     retry_after_ns: int = 0
     limits: tuple[Limit, ...] = ()
     exact_host: bool = False
+    send_headers: tuple[tuple[str, str], ...] = ()
     facts: dict[str, Plain] = {}
     changes: tuple[Change, ...] = ()
 

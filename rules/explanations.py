@@ -120,6 +120,13 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "tools: {upload: {match: PUT https://files.example.com/**, cap: 32}}",
         "tools: {upload: {match: PUT https://files.example.com/**, cap: 32MiB}}",
     ),
+    "upstream-key": (
+        "`upstream_key` of a tool names the header by which its API recognises a repetition, such as "
+        "`Idempotency-Key`, or maps `header` to it and `retention` to how long the API remembers. `dedupe` sends a key "
+        "in that header, so it can not be one that holds the credential or that HTTP needs for itself.",
+        "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Authorization}}",
+        "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Idempotency-Key}}",
+    ),
     "not-supported": (
         "The word belongs to the language, but this version does not support it. It is refused, not skipped: a "
         "rule that relies on it would mean something else without it.",
@@ -329,6 +336,15 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: files, match: PUT https://files.example.com/**, allow: true, dedupe: 1h}]",
         "rules: [{id: files, match: PUT https://files.example.com/**, allow: true, dedupe: {window: 1h, "
         "methods: [PUT]}}]",
+    ),
+    "keyless-retry": (
+        "A warning. `on_unknown: keyed` sends a call whose outcome is unknown again under its first key, but none of "
+        "the rule's tools has an `upstream_key`: such a call is refused, as with `on_unknown: block`. Say "
+        "`upstream_key` for the tool if its API knows one.",
+        "tools: {refund: POST https://pay.example.com/refunds}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, dedupe: {window: 24h, on_unknown: keyed}}]",
+        "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Idempotency-Key}}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, dedupe: {window: 24h, on_unknown: keyed}}]",
     ),
     "approximate-rate": (
         "A warning. Up to 1000 calls a window, each has its own time stamp. Above that the window is counted in "

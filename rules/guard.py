@@ -15,13 +15,16 @@ from rules.call import Call
 from rules.decision import Answer, Change, Executed, Limit, OutcomeKind
 from rules.fields import Field, Value
 from rules.state import State
+from rules.upstream_key import SentKey, UpstreamKey
 from rules.yamltree import Node
 
 
 class View(Protocol):
     """A call as a guard sees it: every read is recorded as a fact.
 
+    `upstream_key`: where the tool that names the call takes the key of a repetition, None where it takes none.
     `not_before_ns`: the call cannot be sent earlier than this, because another guard delays it.
+    `retried`: the call has to go out under this key, because another guard lets it retry an earlier one.
     `own`: keys of the claims that guards hold, or would hold, for this call.
     """
 
@@ -29,7 +32,9 @@ class View(Protocol):
     call_id: str
     tool: str
     writes: bool
+    upstream_key: UpstreamKey | None
     not_before_ns: int
+    retried: SentKey | None
     own: list[str]
 
     def read(self, field: Field) -> Value:
@@ -43,10 +48,17 @@ class View(Protocol):
 
 
 class Pass(msgspec.Struct, frozen=True):
-    """The guard has no objection. `changes` take effect only if the whole call goes out."""
+    """The guard has no objection. `changes` take effect only if the whole call goes out.
+
+    `send_headers` are set on the call in place of any that its client sent. `retry_of`: the call that it tries again;
+    `retried`: under whose key.
+    """
 
     changes: tuple[Change, ...] = ()
     send_at_ns: int = 0
+    send_headers: tuple[tuple[str, str], ...] = ()
+    retry_of: str = ""
+    retried: SentKey | None = None
 
 
 class Refuse(msgspec.Struct, frozen=True):

@@ -10,7 +10,9 @@ from rules.pattern import parse_pattern
 from rules.ruleset import BODY_CAP_BYTES, DeclaredBody, Effect, Match, Tool
 from rules.shape import Report
 from rules.suggest import listing, suggest
-from rules.vocabulary import BODIES, EFFECTS, LATER, MATCH, NAME, SIZE, TOOL
+from rules.units import DURATION_HELP, parse_duration
+from rules.upstream_key import RETENTION_NS, UpstreamKey
+from rules.vocabulary import BODIES, EFFECTS, HEADER_NAME, LATER, MATCH, NAME, SIZE, TOOL, UPSTREAM_KEY
 from rules.where import parse_where
 from rules.yamltree import Node
 
@@ -49,6 +51,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     body = report.choice(found["body"], "`body`", BODIES) if "body" in found else None
     credential = _credential(found["credential"], report) if "credential" in found else ""
     cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
+    upstream_key = _upstream_key(found["upstream_key"], credential, report) if "upstream_key" in found else None
     if len(report.problems) > before:
         return None
     return Tool(
@@ -58,6 +61,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         body=cast(DeclaredBody | None, body),
         credential=credential,
         cap_bytes=cap_bytes,
+        upstream_key=upstream_key,
         source=f"{name.mark.file}:{name.mark.line}",
     )
 
@@ -110,6 +114,43 @@ def _credential(node: Node, report: Report) -> str:
         message = f"`{field}` can not be where a credential is"
         report.add("field", message, node, "write `header.NAME` or `query.NAME`")
     return field.text
+
+
+NO_KEYS = frozenset(
+    {
+        "authorization", "proxy-authorization", "cookie", "set-cookie", "host", "content-length", "content-type",
+        "content-encoding", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer",
+        "upgrade", "expect", "x-api-key", "api-key", "apikey", "api_key", "x-goog-api-key", "private-token",
+        "x-auth-token", "x-access-token",
+    }
+)  # fmt: skip
+"""Headers that mean something else: a key in one of these would break the call, or put its secret on record."""
+
+
+def _upstream_key(node: Node, credential: str, report: Report) -> UpstreamKey | None:
+    """`Idempotency-Key`, or a mapping of `header` and `retention`."""
+    retention_ns: int | None = RETENTION_NS
+    if node.kind == "map":
+        found = report.keys(node, "an upstream key", UPSTREAM_KEY, LATER["upstream_key"])
+        if "retention" in found:
+            retention_ns = parse_duration(found["retention"].scalar)
+            if retention_ns is None:
+                report.add("duration", "`retention` is no duration", found["retention"], DURATION_HELP)
+        if "header" not in found:
+            if not any(str(key.scalar) in LATER["upstream_key"] for key, _ in node.entries):
+                report.add("missing-key", "the upstream key has no `header`", node, "write `header: Idempotency-Key`")
+            return None
+        node = found["header"]
+    name = report.text(node, "`upstream_key`")
+    if name is None or retention_ns is None:
+        return None
+    if not re.fullmatch(HEADER_NAME, name):
+        mend = "write the name alone, such as `upstream_key: Idempotency-Key`"
+        report.add("upstream-key", f"`{name}` is not the name of a header", node, mend)
+    elif name.lower() in NO_KEYS or f"header.{name}".lower() == credential.lower():
+        mend = "name the header that the API's documentation gives for idempotency keys"
+        report.add("upstream-key", f"`{name}` has another meaning, so it can not hold a key", node, mend)
+    return UpstreamKey(name, retention_ns)
 
 
 def _cap(node: Node, report: Report) -> int:

@@ -11,6 +11,7 @@ from rules.during import During
 from rules.guard import Guard
 from rules.index import Index
 from rules.pattern import Pattern
+from rules.upstream_key import UpstreamKey
 from rules.where import Condition
 
 type Mode = Literal["enforce", "monitor"]
@@ -35,7 +36,7 @@ class Tool(msgspec.Struct, frozen=True):
     """What an API operation is. `effect` and `body` are None where the file leaves them to the call.
 
     `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
-    `source`: "file:line" for messages.
+    `upstream_key`: the header by which the API itself knows a repetition, or None. `source`: "file:line" for messages.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tool(msgspec.Struct, frozen=True):
     body: DeclaredBody | None = None
     credential: str = ""
     cap_bytes: int = BODY_CAP_BYTES
+    upstream_key: UpstreamKey | None = None
     source: str = ""
 
 

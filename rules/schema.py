@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from rules.cases import CALL_KEYS, DECISIONS, EXECUTED, EXPECT_KEYS
 from rules.codes import CODES
 from rules.guards import GUARDS
-from rules.vocabulary import FILE, MATCH, RULE, SELECT, TEXT, TOOL, Schema, Word, one_or_list, ref
+from rules.vocabulary import FILE, MATCH, RULE, SELECT, TEXT, TOOL, UPSTREAM_KEY, Schema, Word, one_or_list, ref
 from rules.where import OPERATORS
 
 URL = "http://json-schema.org/draft-07/schema#"
@@ -30,6 +30,7 @@ def schema() -> Schema:
             "pattern": _PATTERN,
             "match": _mapping("A pattern, and a condition that its calls meet.", MATCH, required=["request"]),
             "tool": {"anyOf": [ref("pattern"), {"type": "array", "items": _MATCH, "minItems": 1}, tool]},
+            "upstream_key": _mapping("How the API itself knows a repetition.", UPSTREAM_KEY, required=["header"]),
             "selector": {**_mapping("Selectors that pick calls.", SELECT), "minProperties": 1, **_ONE_TARGET},
             "rule": {
                 **_mapping("Which calls, and what may happen to them.", {**RULE, **guards}, required=["id"]),

@@ -26,6 +26,7 @@ BODIES = ("json", "form", "multipart", "text", "none")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 """Ids of rules and names of tools: they stand in refusals, headers and the ledger."""
 
+HEADER_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 SIZE = r"([1-9][0-9]{0,11})(B|kB|KB|KiB|MB|MiB|GB|GiB)"
 
 
@@ -40,6 +41,7 @@ def one_or_list(item: Schema) -> Schema:
 TEXT: Schema = {"type": "string", "minLength": 1}
 TEXTS = one_or_list(TEXT)
 MATCHES = one_or_list({"anyOf": [ref("pattern"), ref("match")]})
+HEADER: Schema = {"type": "string", "pattern": f"^{HEADER_NAME}$"}
 MODE: Schema = {"enum": list(MODES)}
 
 FILE: dict[str, Word] = {
@@ -64,10 +66,19 @@ TOOL: dict[str, Word] = {
         "Where the caller's secret is, when not in Authorization: header.NAME or query.NAME.",
         {"type": "string", "pattern": "^(header|query)\\.."},
     ),
+    "upstream_key": Word(
+        "The header by which the API itself knows a repetition, such as Idempotency-Key. `dedupe` sends a key in it.",
+        {"anyOf": [HEADER, ref("upstream_key")]},
+    ),
     "cap": Word(
         "The largest body that is buffered to decide, such as 1MiB. Default: 16MiB; at most 256MiB.",
         {"type": "string", "pattern": f"^{SIZE}$"},
     ),
+}
+
+UPSTREAM_KEY: dict[str, Word] = {
+    "header": Word("The header that holds the key.", HEADER),
+    "retention": Word("How long the API remembers a key, such as 24h. Default: 24h.", {"type": "string"}),
 }
 
 MATCH: dict[str, Word] = {
@@ -94,7 +105,8 @@ RULE: dict[str, Word] = {
 }
 
 LATER: dict[str, frozenset[str]] = {
-    "tool": frozenset({"params", "params_mode", "upstream_key", "expect", "refusal"}),
+    "tool": frozenset({"params", "params_mode", "expect", "refusal"}),
+    "upstream_key": frozenset({"body", "query"}),
     "match": frozenset({"mcp", "graphql"}),
     "selector": frozenset({"after"}),
     "rule": frozenset({"after", "approve", "breaker", "budget", "concurrency", "loop", "require"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rules.guards.dedupe import Dedupe
 from rules.guards.throttle import EXACT, Throttle
 from rules.problems import Mark, Problem
 from rules.ruleset import READ_METHODS, Match, Rule, Tool
@@ -26,6 +27,7 @@ def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
         if rule.allow and rule.mode == "enforce":
             found.extend(_writes(rule, node, tools, guarded))
         found.extend(_dedupe(rule, node, tools))
+        found.extend(_retries(rule, node, tools))
         found.extend(_throttle(rule, node))
     return tuple(sorted(found, key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.col)))
 
@@ -81,6 +83,17 @@ def _dedupe(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Probl
             message = f"`dedupe` of `{rule.id}` covers none of its calls: they only read"
             mend = "remove it, or say `effect: write` for the tool"
         yield Problem("idle-dedupe", message, _mark(node, "dedupe"), mend)
+
+
+def _retries(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
+    """A retry under the first key, of calls that have none."""
+    for guard in rule.guards:
+        if not isinstance(guard, Dedupe) or guard.on_unknown != "keyed" or rule.select.tools is None:
+            continue
+        if not any(tools[name].upstream_key for name in rule.select.tools):
+            message = f"`on_unknown: keyed` of `{rule.id}` can retry nothing: its tools have no `upstream_key`"
+            mend = "say `upstream_key: Idempotency-Key` for the tool, if its API knows one; else `on_unknown: block`"
+            yield Problem("keyless-retry", message, _mark(node, "dedupe"), mend)
 
 
 def _throttle(rule: Rule, node: Node) -> Iterator[Problem]:

@@ -1,9 +1,12 @@
 """Claims: the one-time right to perform one side effect, found by its fingerprint, and what becomes of it.
 
-A claim is `claimed` when its call is let out. The end of the call makes it `done` (duplicates get the stored answer),
-gone (nothing was executed, duplicates are forwarded) or `unknown` (duplicates are refused: nobody can tell whether it
-happened). It ends with its window, exclusively; a claim whose call is still on its way never does. What an answer says
-about the effect is the table in `outcome_of`.
+`STEPS` is the whole theory: the states that a claim can be in, and what takes it from one to the next. A claim is
+`claimed` when its call is let out, and then what the answer says about the effect (`outcome_of`): `done`, `free`
+because nothing was executed, or `unknown`. Whoever repeats a call whose claim is `unknown` may do the effect twice. So
+`unknown` ends in four ways only: a retry whose answer speaks about the first attempt (`end_of`), a person who has
+looked (`resolved`), another act that makes it pointless, or time, where a rule says so or the window is over.
+
+Every step is a `Change` in the ledger. A step that is not in the table changes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +18,40 @@ import msgspec
 from rules.decision import Answer, Change, OutcomeKind
 from rules.state import Due
 from rules.units import SECOND_NS
+from rules.upstream_key import SentKey
+
+STEPS: dict[tuple[str, str], str] = {
+    ("free", "claim"): "claimed",
+    ("claimed", "done"): "done",
+    ("claimed", "release"): "free",
+    ("claimed", "unknown"): "unknown",
+    ("claimed", "end"): "free",
+    ("unknown", "retry"): "retrying",
+    ("unknown", "done"): "done",
+    ("unknown", "release"): "free",
+    ("unknown", "claim"): "claimed",
+    ("unknown", "end"): "free",
+    ("retrying", "done"): "done",
+    ("retrying", "release"): "free",
+    ("retrying", "unknown"): "unknown",
+    ("retrying", "end"): "free",
+    ("done", "claim"): "claimed",
+    ("done", "end"): "free",
+}
+"""(state, step) -> state. `free` is no state that is kept: there is no claim.
+
+| step | is made when |
+|---|---|
+| claim | a call is let out, and no claim stands in its way (any more) |
+| done | the answer says that the effect has happened; or a person does |
+| release | the answer says that nothing was executed; or a person does |
+| unknown | no answer came, or one that does not say; or the proxy died before it came |
+| retry | a duplicate of an unknown call is let out |
+| end | another write to the same path was let out, or the tool of `until:` succeeded |
+"""
+
+ON_ITS_WAY = ("claimed", "retrying")
+"""The states of a claim whose call is out. It counts beyond its window: nobody knows yet what it did."""
 
 OUTCOMES: dict[int, OutcomeKind] = {
     **dict.fromkeys(range(200, 400), "done"),
@@ -28,36 +65,58 @@ Client errors say that nothing was executed, but for a timeout (408) and a calle
 """
 
 
-def outcome_of(answer: Answer) -> OutcomeKind:
-    """What became of a call that was let out.
+def outcome_of(answer: Answer, keyed: bool = False) -> OutcomeKind:
+    """What became of a call that was let out. `keyed`: it holds a claim at an API that knows upstream keys.
 
     | event | outcome |
     |---|---|
     | we held it back, or no byte of the request left | not_executed |
     | no complete answer: timeout, reset, truncated | unknown |
     | 2xx, 3xx | done |
-    | 4xx with 429, but not 408 and 499; 503 with Retry-After | not_executed |
+    | 409 of a keyed call: the first with this key may be on its way still | unknown |
+    | other 4xx with 429, but not 408 and 499; 503 with Retry-After | not_executed |
     | 408, 499, other 5xx, anything else | unknown |
     """
     if answer.withdrawn or (not answer.sent and answer.status == 0):
         return "not_executed"
-    if not answer.complete:
+    if not answer.complete or (keyed and answer.status == 409):
         return "unknown"
     if answer.status == 503 and any(name == "retry-after" for name, _ in answer.headers):
         return "not_executed"
     return OUTCOMES.get(answer.status, "unknown")
 
 
+_STEP_OF: dict[OutcomeKind, str] = {"done": "done", "not_executed": "release", "unknown": "unknown"}
+
+
+def end_of(step: str, kind: OutcomeKind, answer: Answer) -> str:
+    """The step at the end of a call that was let out by `step` ("claim" or "retry") and came to `kind`.
+
+    A retry that was refused says nothing about the first attempt. One that was answered 2xx does: the effect has
+    happened. So does an answer that the API marks as the one to the first attempt, whatever it is.
+    """
+    if step == "retry" and not answer.replayed and not 200 <= answer.status < 300:
+        return "unknown"
+    return _STEP_OF[kind]
+
+
 class Claim(msgspec.Struct):
-    """One claim. `state` is "claimed", "done" or "unknown". `client_keys`, `path`, `until` are keys of the indexes."""
+    """One claim, in a state of `STEPS` but `free`. `client_keys`, `path`, `until` are keys of the indexes.
+
+    `call` is the latest that was let out under it, `first` the one that made it. `since_ns`: when it became unknown.
+    `key`: under which it went out, when that is known.
+    """
 
     call: str
+    first: str
     state: str
     until_ns: int
     client_keys: tuple[str, ...]
     path: str
     until: str
+    key: SentKey | None
     stored: bool = False
+    since_ns: int = 0
 
 
 class Claims(msgspec.Struct):
@@ -74,34 +133,37 @@ class Claims(msgspec.Struct):
     def live(self, key: str, now_ns: int) -> Claim | None:
         """The claim `key` if it still counts at `now_ns`. One whose call is on its way counts always."""
         claim = self.claims.get(key)
-        if claim is None or (claim.state != "claimed" and now_ns >= claim.until_ns):
+        if claim is None or (now_ns >= claim.until_ns and claim.state not in ON_ITS_WAY):
             return None
         return claim
 
     def apply(self, change: Change) -> None:
         data = cast(dict[str, Any], change.data)
+        held = self.claims.get(change.key)
+        state = STEPS.get((held.state if held is not None else "free", change.op))
         if change.op == "claim":
-            self._drop(change.key)
-            claim = Claim(
-                data["call"], "claimed", data["until_ns"], tuple(data["client_keys"]), data["path"], data["until"]
-            )
-            self.claims[change.key] = claim
-            for client_key in claim.client_keys:
-                self.by_client_key[client_key] = change.key
-            if claim.path:
-                self.by_path.setdefault(claim.path, []).append(change.key)
-            if claim.until:
-                self.by_until.setdefault(claim.until, []).append(change.key)
-            self.due.add(claim.until_ns, change.key)
-        else:
-            held = self.claims.get(change.key)
-            if held is not None and held.call == data["call"]:
-                if change.op in ("release", "end"):
-                    self._drop(change.key)
-                else:
-                    held.state = change.op
-                    held.stored = data.get("stored", False)
+            if state is not None:
+                self._drop(change.key)
+                self._add(change.key, _made(data))
+        elif held is not None and state is not None and held.call == data["of" if change.op == "retry" else "call"]:
+            if state == "free":
+                self._drop(change.key)
+            else:
+                held.call = data["call"]
+                held.state = state
+                held.stored = data.get("stored", False)
+                held.since_ns = data["at_ns"]
         self._forget(data["at_ns"])
+
+    def _add(self, key: str, claim: Claim) -> None:
+        self.claims[key] = claim
+        for client_key in claim.client_keys:
+            self.by_client_key[client_key] = key
+        if claim.path:
+            self.by_path.setdefault(claim.path, []).append(key)
+        if claim.until:
+            self.by_until.setdefault(claim.until, []).append(key)
+        self.due.add(claim.until_ns, key)
 
     def _drop(self, key: str) -> None:
         claim = self.claims.pop(key, None)
@@ -123,7 +185,7 @@ class Claims(msgspec.Struct):
             claim = None if key is None else self.claims.get(key)
             if key is None or claim is None:
                 continue
-            if claim.state == "claimed":
+            if claim.state in ON_ITS_WAY:
                 self.due.add(now_ns + 60 * SECOND_NS, key)
             elif claim.until_ns <= now_ns:  # else it is another claim of the same key, with an entry of its own
                 self._drop(key)
@@ -131,10 +193,37 @@ class Claims(msgspec.Struct):
             self.due.rebuild([(claim.until_ns, key) for key, claim in self.claims.items()])
 
 
+def _made(data: dict[str, Any]) -> Claim:
+    """The claim that a `claim` step makes. Older ones know no upstream key."""
+    call, key = data["call"], data.get("upstream_key")
+    return Claim(
+        call,
+        call,
+        "claimed",
+        data["until_ns"],
+        tuple(data["client_keys"]),
+        data["path"],
+        data["until"],
+        SentKey(key["header"], key["value"], key["since_ns"]) if key else None,
+    )
+
+
 def abandoned(claims: Claims, now_ns: int) -> tuple[Change, ...]:
     """The calls that were on their way when their proxy ended: whether they took effect is unknown."""
     return tuple(
         Change("dedupe", "", key, "unknown", {"at_ns": now_ns, "call": claim.call})
         for key, claim in claims.claims.items()
-        if claim.state == "claimed"
+        if claim.state in ON_ITS_WAY
+    )
+
+
+def resolved(claims: Claims, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
+    """A person has found out what became of `call_id`, the first or the latest call of unknown claims.
+
+    Nothing when none of its claims is unknown, or their windows are over: then there is nothing to resolve.
+    """
+    return tuple(
+        Change("dedupe", "", key, "done" if executed else "release", {"at_ns": now_ns, "call": claim.call})
+        for key, claim in claims.claims.items()
+        if claim.state == "unknown" and call_id in (claim.call, claim.first) and now_ns < claim.until_ns
     )

@@ -6,16 +6,16 @@ what ends them early in `rules.guards.endings`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
 from rules.canonical import text_bytes
-from rules.decision import Change
+from rules.decision import Change, Plain
 from rules.fields import ABSENT, Field, Value
 from rules.fingerprint import fingerprint
 from rules.guard import Pass, Refuse, Replay, Settled, Verdict, View, Wait
-from rules.guards.claims import Claim, Claims
+from rules.guards.claims import ON_ITS_WAY, Claim, Claims, end_of
 from rules.guards.endings import SCOPES, path_key, until_key
 from rules.guards.reading import (
     DURATION_SCHEMA,
@@ -29,6 +29,7 @@ from rules.guards.reading import (
 from rules.state import State
 from rules.suggest import listing, suggest
 from rules.units import SECOND_NS
+from rules.upstream_key import SentKey, first_key
 from rules.yamltree import Node
 
 WINDOW_NS = 24 * 3600 * SECOND_NS
@@ -50,11 +51,16 @@ CLIENT_KEY_HEADERS = (
 PATH_METHODS = frozenset({"PATCH", "PUT", "DELETE"})
 """Writes that say what a resource shall become: another write to its path makes the same words a new act."""
 
+ON_DUPLICATE = ("replay", "reject")
+ON_UNKNOWN = ("keyed", "block", "forward")
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS")
 
 
 class Dedupe(msgspec.Struct, frozen=True):
-    """The guard. `key` is None when query and body tell calls apart."""
+    """The guard. `key` is None when query and body tell calls apart.
+
+    `on_unknown` is empty where the tool decides; `unknown_after_ns` is 0 where time alone does not end the doubt.
+    """
 
     verb: ClassVar[str] = "dedupe"
     stage: ClassVar[int] = 6
@@ -87,7 +93,17 @@ class Dedupe(msgspec.Struct, frozen=True):
                     "until": {"type": "string", "description": "The tool whose success ends the claim early."},
                     "on_duplicate": {
                         "description": "replay: give the first answer again. reject: refuse. Default: replay.",
-                        "enum": ["replay", "reject"],
+                        "enum": list(ON_DUPLICATE),
+                    },
+                    "on_unknown": {
+                        "description": "When nobody can tell whether the first call took effect. keyed: send it again "
+                        "under the first key. block: refuse. forward: send it again, even if that does it twice. "
+                        "Default: keyed for tools with an `upstream_key`, else block.",
+                        "enum": list(ON_UNKNOWN),
+                    },
+                    "unknown_after": {
+                        **DURATION_SCHEMA,
+                        "description": "After this time an unknown outcome no longer refuses: the call goes out anew.",
                     },
                 },
             },
@@ -102,6 +118,8 @@ class Dedupe(msgspec.Struct, frozen=True):
     ignore: tuple[Field, ...] = ()
     until: str = ""
     on_duplicate: Literal["replay", "reject"] = "replay"
+    on_unknown: Literal["", "keyed", "block", "forward"] = ""
+    unknown_after_ns: int = 0
 
     @classmethod
     def parse(cls, node: Node, rule_id: str) -> Dedupe:
@@ -113,11 +131,7 @@ class Dedupe(msgspec.Struct, frozen=True):
         entries = read_map(
             node,
             "dedupe",
-            ("window", "methods", "key", "ignore", "by", "until", "on_duplicate"),
-            {
-                "on_unknown": "leave it out: a duplicate of an unknown outcome is refused until the window ends",
-                "unknown_after": "leave it out: a duplicate of an unknown outcome is refused until the window ends",
-            },
+            ("window", "methods", "key", "ignore", "by", "until", "on_duplicate", "on_unknown", "unknown_after"),
         )
         given: dict[str, Any] = {}
         if "window" in entries:
@@ -136,11 +150,11 @@ class Dedupe(msgspec.Struct, frozen=True):
                 until.fail("until", "`until` names no tool", "write the name of one tool, whose success ends the claim")
             given["until"] = until.scalar
         if "on_duplicate" in entries:
-            said = entries["on_duplicate"]
-            if said.scalar not in ("replay", "reject"):
-                mend = suggest(str(said.scalar), ("replay", "reject")) or "write `replay` or `reject`"
-                said.fail("choice", "`on_duplicate` is neither `replay` nor `reject`", mend)
-            given["on_duplicate"] = said.scalar
+            given["on_duplicate"] = _read_choice(entries["on_duplicate"], "on_duplicate", ON_DUPLICATE)
+        if "on_unknown" in entries:
+            given["on_unknown"] = _read_choice(entries["on_unknown"], "on_unknown", ON_UNKNOWN)
+        if "unknown_after" in entries:
+            given["unknown_after_ns"] = read_duration(entries["unknown_after"], "unknown_after")
         return cls(rule_id, **given)
 
     def needs_body(self, method: str, writes: bool) -> bool:
@@ -175,7 +189,9 @@ class Dedupe(msgspec.Struct, frozen=True):
                     return self._key_reused(name)
         claim = claims.live(key, now_ns)
         if claim is not None:
-            return self._duplicate(claim)
+            verdict = self._duplicate(claim, key, view, now_ns)
+            if verdict is not None:
+                return verdict
         data: dict[str, Any] = {
             "at_ns": now_ns,
             "call": view.call_id,
@@ -184,14 +200,23 @@ class Dedupe(msgspec.Struct, frozen=True):
             "path": path_key(call) if call.method in PATH_METHODS else "",
             "until": until_key(self.until, [each for each in by if each[0] in SCOPES]) if self.until else "",
         }
-        return Pass((Change(self.verb, self.rule, key, "claim", data),))
+        if view.upstream_key is None:
+            return Pass((Change(self.verb, self.rule, key, "claim", data),))
+        sent = view.retried or first_key(view.upstream_key, call, view.call_id, now_ns)
+        if sent is None:
+            return Pass((Change(self.verb, self.rule, key, "claim", data),))
+        data["upstream_key"] = _recorded(sent)
+        return Pass((Change(self.verb, self.rule, key, "claim", data),), send_headers=((sent.header, sent.value),))
 
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
-        op = {"done": "done", "not_executed": "release", "unknown": "unknown"}[settled.kind]
-        data: dict[str, Any] = {"at_ns": now_ns, "call": settled.call_id}
-        if op == "done":
-            data["stored"] = settled.answer.stored
-        return tuple(Change(self.verb, self.rule, claim.key, op, data) for claim in settled.claimed)
+        changes: list[Change] = []
+        for begun in settled.claimed:
+            step = end_of(begun.op, settled.kind, settled.answer)
+            data: dict[str, Any] = {"at_ns": now_ns, "call": settled.call_id}
+            if step == "done":
+                data["stored"] = settled.answer.stored
+            changes.append(Change(self.verb, self.rule, begun.key, step, data))
+        return tuple(changes)
 
     def _key_values(self, view: View) -> list[tuple[str, Value]] | None:
         """The fields under `key:` with their values; None when there is no key, or one of them is absent."""
@@ -208,18 +233,12 @@ class Dedupe(msgspec.Struct, frozen=True):
                 return None
         return values
 
-    def _duplicate(self, claim: Claim) -> Verdict:
-        """What a duplicate of a call with a live claim gets."""
-        if claim.state == "claimed":
+    def _duplicate(self, claim: Claim, key: str, view: View, now_ns: int) -> Verdict | None:
+        """What a duplicate of a call with a live claim gets; None when the claim no longer stands in its way."""
+        if claim.state in ON_ITS_WAY:
             return Wait(claim.call)
         if claim.state == "unknown":
-            return Refuse(
-                "outcome-unknown",
-                "The same call was sent before, and nobody can tell whether it took effect. It was not sent again.",
-                executed="unknown",
-                replay_of=claim.call,
-                next=("Read back whether the first attempt took effect.", "If you cannot tell, ask a person."),
-            )
+            return self._unknown(claim, key, view, now_ns)
         if self.on_duplicate == "reject":
             return Refuse(
                 "duplicate",
@@ -238,6 +257,33 @@ class Dedupe(msgspec.Struct, frozen=True):
             )
         return Replay(claim.call)
 
+    def _unknown(self, claim: Claim, key: str, view: View, now_ns: int) -> Verdict | None:
+        """A duplicate of a call whose outcome is unknown: a retry where that is safe, or the rule takes the risk."""
+        sent, where = claim.key, view.upstream_key
+        known = sent is not None and where is not None and where.remembers(sent, now_ns)
+        agreed = view.retried is None or sent is None or view.retried == sent
+        if agreed and (self.on_unknown == "forward" or (known and self.on_unknown != "block")):
+            data: dict[str, Plain] = {
+                "at_ns": now_ns,
+                "call": view.call_id,
+                "of": claim.call,
+                "until_ns": claim.until_ns,
+            }
+            change = Change(self.verb, self.rule, key, "retry", data)
+            if sent is None:
+                return Pass((change,), retry_of=claim.call)
+            data["upstream_key"] = _recorded(sent)
+            return Pass((change,), send_headers=((sent.header, sent.value),), retry_of=claim.call, retried=sent)
+        if self.unknown_after_ns and now_ns >= claim.since_ns + self.unknown_after_ns:
+            return None
+        return Refuse(
+            "outcome-unknown",
+            "The same call was sent before, and nobody can tell whether it took effect. It was not sent again.",
+            executed="unknown",
+            replay_of=claim.call,
+            next=("Read back whether the first attempt took effect.", "If you cannot tell, ask a person."),
+        )
+
     def _key_reused(self, header: str) -> Refuse:
         return Refuse(
             "key-reused",
@@ -245,6 +291,19 @@ class Dedupe(msgspec.Struct, frozen=True):
             field=f"header.{header}",
             next=(f"Use a new `{header}` for a new call, or repeat the first one unchanged.",),
         )
+
+
+def _recorded(key: SentKey) -> Plain:
+    """`key` as its step of the claim is written. It is no secret: it names an act, and grants nothing."""
+    return {"header": key.header, "value": key.value, "since_ns": key.since_ns}
+
+
+def _read_choice(node: Node, what: str, words: tuple[str, ...]) -> str:
+    if node.scalar not in words:
+        node.fail(
+            "choice", f"`{what}` has to be {listing(words)}", suggest(str(node.scalar), words) or "write one of them"
+        )
+    return cast(str, node.scalar)
 
 
 def _read_methods(node: Node) -> frozenset[str]:

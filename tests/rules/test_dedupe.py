@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from rules.call import Body
-from rules.decide import abandon, apply, decide, keep_until_ns, needs
-from rules.decision import Answer, Change
-from rules.guards.claims import Claims, outcome_of
+from rules.decide import abandon, apply, decide, keep_until_ns, needs, resolve
+from rules.decision import Answer, Change, Decision
+from rules.guards.claims import Claim, Claims, outcome_of
 from rules.guards.dedupe import Dedupe
 from rules.problems import RuleFileError
 from rules.yamltree import parse
@@ -23,6 +23,10 @@ tools:
 rules:
   - {id: order, tool: order, allow: true, dedupe: 24h}
 """
+PAYMENTS = ORDERS.replace(
+    "order: POST https://api.example.com/orders",
+    "order: {match: POST https://api.example.com/orders, upstream_key: Idempotency-Key}",
+)
 DAY = 24 * 3600
 ORDER = call(body='{"amount": 100, "items": [1, 2]}')
 
@@ -33,6 +37,18 @@ def header(name: str, value: str) -> dict[str, Any]:
 
 def changed(**given: Any) -> Any:
     return msgspec.structs.replace(ORDER, **given)
+
+
+def sent_key(decision: Decision) -> str:
+    """The one upstream key that a call goes out under."""
+    ((_, value),) = decision.send_headers
+    return value
+
+
+def claim_of(world: World, decision: Decision) -> Claim:
+    """The one claim that a call holds."""
+    (change,) = [change for change in decision.changes if change.guard == "dedupe"]
+    return world.state.of(Claims).claims[change.key]
 
 
 def s1(world: World) -> None:
@@ -146,6 +162,40 @@ def s16(world: World) -> None:
     assert (refused.code, refused.executed, refused.replay_of) == ("outcome-unknown", "unknown", "call-1")
 
 
+def s17(world: World) -> None:
+    """500 with an upstream key: forwarded with the first key, whatever key the client sends now."""
+    world.ruleset = rules(PAYMENTS)
+    first = world.ask(ORDER)
+    key = sent_key(first)
+    world.end(answered(500))
+    again = world.ask(changed(**header("idempotency-key", "fresh")), at=60)
+    assert (again.action, again.rules, again.replay_of) == ("allow", ("order",), "call-1")
+    assert again.send_headers == (("Idempotency-Key", key),)
+    assert world.ask(changed(agent="bob")).send_headers != again.send_headers, "each claim has a key of its own"
+
+
+def s18(world: World) -> None:
+    """A keyed retry that is refused says nothing about the first attempt: still unknown."""
+    world.ruleset = rules(PAYMENTS)
+    key = sent_key(world.ask(ORDER))
+    world.end(answered(500))
+    for n, status in enumerate((401, 429, 400, 422, 503, 302, 409), 1):
+        retry = world.ask(ORDER, at=n * 3600)
+        assert (retry.action, sent_key(retry)) == ("allow", key), status
+        retry_after = (("retry-after", "1"),) if status == 503 else ()
+        world.end(answered(status, *retry_after))
+        assert claim_of(world, retry).state == "unknown", status
+
+
+def s19(world: World) -> None:
+    """A keyed retry that is answered 2xx: done, and the next duplicate gets that answer."""
+    world.ruleset = rules(PAYMENTS)
+    world.do(ORDER, LOST)
+    assert world.do(ORDER, at=60) == "allow"
+    again = world.ask(ORDER, at=120)
+    assert (again.action, again.replay_of, again.executed) == ("replay", "call-2", "yes")
+
+
 def s20(world: World) -> None:
     """Connection refused."""
     world.do(ORDER, Answer(0, complete=False, sent=False, error="connection refused"))
@@ -165,6 +215,15 @@ def s22(world: World) -> None:
     world.record(abandon(world.state, START + S))
     assert world.do(ORDER, at=2) == "outcome-unknown"
 
+    world.ruleset = rules(PAYMENTS)
+    key = sent_key(world.ask(changed(agent="bob")))
+    world.state = world.refold()
+    world.record(abandon(world.state, START + 3 * S))
+    assert sent_key(world.ask(changed(agent="bob"))) == key, "an upstream key outlives the program"
+    world.state = world.refold()
+    world.record(abandon(world.state, START + 4 * S))
+    assert sent_key(world.ask(changed(agent="bob"))) == key, "so does that of a retry"
+
 
 def s23(world: World) -> None:
     """The window's end is exclusive: then it is a new claim."""
@@ -175,6 +234,15 @@ def s23(world: World) -> None:
     assert keep_until_ns(again) == START + 2 * DAY * S
     world.end(OK)
     assert world.ask(ORDER, at=DAY + 1).replay_of == "call-3"
+
+    world.ruleset = rules(PAYMENTS)
+    bob = changed(agent="bob")
+    key = sent_key(world.ask(bob))
+    world.end(LOST)
+    assert world.ask(bob, at=2 * DAY + 1 - 1e-9).code == "outcome-unknown", "the key's time is over before the window"
+    anew = world.ask(bob, at=2 * DAY + 1)
+    assert anew.replay_of == ""
+    assert sent_key(anew) != key
 
 
 def s24(world: World) -> None:
@@ -207,6 +275,17 @@ def s27(world: World) -> None:
     assert world.do(changed(agent="cid")) == "rate-limited"
 
 
+def s28(world: World) -> None:
+    """A person finds out. What was not executed goes out, as an act of its own; what was is refused as done."""
+    world.do(ORDER, LOST)
+    world.record(resolve(world.state, "call-1", False, START + S))
+    assert world.do(ORDER, LOST, at=2) == "allow"
+    world.record(resolve(world.state, "call-2", True, START + 3 * S))
+    refused = world.ask(ORDER, at=4)
+    assert (refused.code, refused.executed, refused.replay_of) == ("duplicate-not-replayable", "yes", "call-2")
+    assert resolve(world.state, "call-2", False, START + 5 * S) == (), "no longer unknown"
+
+
 SCENARIOS = [
     s1,
     s2,
@@ -224,6 +303,9 @@ SCENARIOS = [
     s14,
     s15,
     s16,
+    s17,
+    s18,
+    s19,
     s20,
     s21,
     s22,
@@ -232,6 +314,7 @@ SCENARIOS = [
     s25,
     s26,
     s27,
+    s28,
 ]
 
 
@@ -546,9 +629,10 @@ BAD = [
     ("{ignore: body}", "field", "`body` cannot be ignored"),
     ("{until: [a]}", "until", "`until` names no tool"),
     ("{until: 'a.*'}", "until", "`until` names no tool"),
-    ("{on_duplicate: rejct}", "choice", "`on_duplicate` is neither `replay` nor `reject`"),
-    ("{on_unknown: keyed}", "not-supported", "`on_unknown` in `dedupe` is not supported by this version"),
-    ("{unknown_after: 30m}", "not-supported", "`unknown_after` in `dedupe` is not supported by this version"),
+    ("{on_duplicate: rejct}", "choice", "`on_duplicate` has to be `replay` or `reject`"),
+    ("{on_unknown: key}", "choice", "`on_unknown` has to be `keyed`, `block` or `forward`"),
+    ("{on_unknown: [keyed]}", "choice", "`on_unknown` has to be `keyed`, `block` or `forward`"),
+    ("{unknown_after: never}", "duration", "`never` is no duration"),
 ]
 
 

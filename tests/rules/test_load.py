@@ -82,7 +82,7 @@ def test_a_bad_file_is_refused_with_these_messages(path: Path) -> None:
 def test_there_are_bad_files_of_every_kind() -> None:
     assert len(BAD) >= 45
     golden = "".join(path.with_suffix(".txt").read_text(encoding="utf-8") for path in BAD)
-    warnings = {"unlimited-writes", "broad-allow", "idle-dedupe", "approximate-rate", "chosen-key"}
+    warnings = {"unlimited-writes", "broad-allow", "idle-dedupe", "approximate-rate", "chosen-key", "keyless-retry"}
     own = {"burst", "conflict", "method", "repeated", "unknown-rule", "until", "test"}  # the guards' and cases' tests
     assert set(re.findall(r"^error\[([a-z-]+)\]", golden, re.MULTILINE)) >= set(EXPLANATIONS) - warnings - own
 
@@ -451,6 +451,9 @@ WARNED: list[tuple[str, str, list[str]]] = [
     ("a rate beyond stamps", "{id: a, throttle: 1001/h}", ["approximate-rate"]),
     ("a pace of any size", "{id: a, throttle: {pace: 5000/h}}", []),
     ("a key of the agent's choice", "{id: a, throttle: {rate: 5/s, by: [agent, body.channel]}}", ["chosen-key"]),
+    ("a retry under a key", "{id: a, tool: keyed, allow: true, dedupe: {on_unknown: keyed}}", []),
+    ("a retry without a key", "{id: a, tool: write, allow: true, dedupe: {on_unknown: keyed}}", ["keyless-retry"]),
+    ("a retry of whatever has a key", "{id: a, dedupe: {on_unknown: keyed}}", []),
     ("a key of the proxy's", "{id: a, throttle: {rate: 5/s, by: [agent, host, credential]}}", []),
 ]
 
@@ -462,6 +465,7 @@ def test_warnings(rules: str, codes: list[str]) -> None:
           write: POST https://x.example.com/write
           search: {{match: POST https://x.example.com/search, effect: read}}
           trigger: {{match: GET https://x.example.com/trigger, effect: write}}
+          keyed: {{match: POST https://x.example.com/keyed, upstream_key: Idempotency-Key}}
         rules: [{rules}]
         """).warnings
     assert [warning.code for warning in found] == codes
