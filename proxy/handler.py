@@ -42,6 +42,7 @@ class Handler(server.LiveConnectionHandler):
         self._hooks = hooks
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
+        self._aborted = False
         self._tunnelled = False
         self.layer: layer.Layer = Http(self.layer.context, HTTPMode.regular)
 
@@ -178,8 +179,23 @@ class Handler(server.LiveConnectionHandler):
         if http is None or reading is None:
             return
         while http.held_bytes(reading) > HELD_CAP_BYTES and self.client.state is ConnectionState.OPEN:
+            if self._aborted:
+                return
             self._moved.clear()
             await self._moved.wait()
+
+    async def on_timeout(self) -> None:
+        """Nothing has moved for too long. mitmproxy would close the client; if an upstream is waited for, it is that
+        which has failed, and the client gets to read so."""
+        upstreams = [one.handler for connection, one in self.transports.items() if connection is not self.client]
+        for handler in upstreams:
+            if handler is not None:
+                handler.cancel("timeout")
+        if not upstreams:
+            await super().on_timeout()
+            return
+        self.timeout_watchdog.register_activity()
+        self._start(self.timeout_watchdog.watch())
 
     def log(self, message: str, level: int = logging.INFO, exc_info: Any = None) -> None:
         """mitmproxy's layers log here; when one of them has crashed, the connection must not hang."""
@@ -195,6 +211,8 @@ class Handler(server.LiveConnectionHandler):
 
     def abort(self) -> None:
         """Close every connection of this client, at once."""
+        self._aborted = True
+        self._moved.set()
         for transport in self.transports.values():
             if transport.writer is None and transport.handler is not None:
                 transport.handler.cancel("aborted while it was dialled")

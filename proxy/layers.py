@@ -10,10 +10,11 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import mitmproxy.proxy.layers.http
 from mitmproxy import flow, http
-from mitmproxy.connection import Connection, Server
+from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
@@ -278,7 +279,11 @@ class Stream(HttpStream):
                 return
             yield from super().handle_protocol_error(event)
             return
-        unanswered = self.server_state in (self.state_wait_for_response_headers, self.state_uninitialized)
+        unanswered = self.server_state in (
+            self.state_wait_for_response_headers,
+            self.state_consume_response_body,
+            self.state_uninitialized,
+        )
         if not unanswered or self.client_state == self.state_errored:
             yield from super().handle_protocol_error(event)
             return
@@ -340,11 +345,24 @@ mitmproxy.proxy.layers.http.Http1Client = OnePieceClient  # type: ignore[attr-de
 mitmproxy.proxy.layers.http.Http1Server = OnePieceServer  # type: ignore[attr-defined]
 
 
+class _Deaf:
+    """Takes what is said to a connection that is over, or comes from it."""
+
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from ()
+
+
+class _Connections(dict[Connection, Any]):
+    def __missing__(self, connection: Connection) -> _Deaf:
+        return _Deaf()
+
+
 class Http(HttpLayer):
     """mitmproxy's HTTP layer, with our streams."""
 
     def __init__(self, context: Context, mode: HTTPMode) -> None:
         super().__init__(context, mode)
+        self.connections = _Connections()
         context.client.borderpost_http = self  # type: ignore[attr-defined]
 
     def held_bytes(self, connection: Connection) -> int:
@@ -378,10 +396,12 @@ class Http(HttpLayer):
         yield from self.event_to_child(self.streams[stream_id], events.Start())
 
     def get_connection(self, event: GetHttpConnection, *, reuse: bool = True) -> layer.CommandGenerator[None]:
-        """A connection that failed says nothing about the next one: mitmproxy would fail all later calls like it."""
-        for one in self.connections:
-            if isinstance(one, Server) and one.error and one not in self.waiting_for_establishment:
-                one.address = None  # so that it is found no more
+        """Forget connections that are over: mitmproxy keeps all, and fails every later call to where one has failed."""
+        used = {stream.context.server for stream in self.streams.values()}
+        for one in list(self.connections):
+            over = isinstance(one, Server) and (one.error or one.state is ConnectionState.CLOSED)
+            if over and one not in self.waiting_for_establishment and one not in used:
+                del self.connections[one]
         yield from super().get_connection(event, reuse=reuse)
 
 

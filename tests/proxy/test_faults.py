@@ -1,0 +1,173 @@
+"""Faults from both sides: what the client is told, what is recorded, what a repetition gets; a ledger that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+
+from proxy import addon, master
+from tests.proxy.conftest import answer
+
+RULES = """
+version: 1
+tools:
+  pay: POST {origin}/pay
+  look: GET {origin}/**
+rules:
+  - {id: pay, tool: pay, allow: true, dedupe: 1h}
+  - {id: look, tool: look, allow: true, throttle: 3/h}
+"""
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+
+type Told = tuple[int, str, str]
+"""Status, code, and whether it was executed, as the client is told; no status where it sees the answer break off."""
+
+FAILED: Told = (502, "upstream-failed", "unknown")
+UNKNOWN: Told = (409, "outcome-unknown", "unknown")
+BROKEN: Told = (0, "", "")
+DONE: Told = (200, "", "")
+
+
+async def told(client: httpx.AsyncClient, method: str = "POST", path: str = "/pay") -> Told:
+    try:
+        got = await client.request(method, path, json={"amount": 5} if method == "POST" else None)
+    except httpx.RemoteProtocolError:
+        return BROKEN
+    if got.headers["content-type"] != "application/problem+json":
+        return got.status_code, "", ""
+    return got.status_code, got.json()["code"], got.json()["executed"]
+
+
+def recorded(here: Any) -> list[tuple[str, str | None, int | None]]:
+    """Decision, outcome and status of every call, in order."""
+    with closing(sqlite3.connect(here.ledger)) as ledger:
+        return ledger.execute("SELECT decision, outcome, status FROM calls ORDER BY seq").fetchall()
+
+
+async def never(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+    """An upstream that acts and does not answer, as long as its connection stands."""
+    await writer.wait_closed()
+    return b""
+
+
+# -- the upstream
+
+
+@pytest.mark.parametrize(
+    ("sent", "end", "first", "again", "outcome"),
+    [
+        pytest.param(b"", "reset", FAILED, UNKNOWN, "unknown", id="it resets before its answer"),
+        pytest.param(b"", "close", FAILED, UNKNOWN, "unknown", id="it closes before its answer"),
+        pytest.param(b"HTTP/1.1 200 O", "reset", FAILED, UNKNOWN, "unknown", id="it resets within the head"),
+        pytest.param(LARGE, "reset", BROKEN, UNKNOWN, "unknown", id="it resets after the head"),
+        pytest.param(LARGE + b"x" * 99999, "close", BROKEN, UNKNOWN, "unknown", id="a body one byte short"),
+        pytest.param(answer(200, b"x" * 99)[:-1], "close", FAILED, UNKNOWN, "unknown", id="a short one, too"),
+        pytest.param(CHUNKED + b"5\r\nabcde\r\n", "close", BROKEN, UNKNOWN, "unknown", id="chunks without an end"),
+        pytest.param(CHUNKED + b"5\r\nabc", "reset", BROKEN, UNKNOWN, "unknown", id="a chunk that is cut"),
+        pytest.param(CHUNKED + b"zz\r\nabc", "close", BROKEN, UNKNOWN, "unknown", id="a chunk of no size"),
+        pytest.param(b"SSH-2.0-x\r\n", "close", FAILED, UNKNOWN, "unknown", id="it speaks another protocol"),
+        pytest.param(answer(500), "close", (500, "", ""), UNKNOWN, "unknown", id="it says that it failed"),
+        pytest.param(answer(408), "close", (408, "", ""), UNKNOWN, "unknown", id="it says that it timed out"),
+        pytest.param(answer(503), "close", (503, "", ""), UNKNOWN, "unknown", id="it is not there, it says"),
+        pytest.param(answer(422), "close", (422, "", ""), DONE, "not_executed", id="it says no"),
+    ],
+)
+async def test_when_the_upstream_fails(
+    world: Any, sent: bytes, end: str, first: Told, again: Told, outcome: str
+) -> None:
+    here = await world(RULES)
+
+    async def fail(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(sent)
+        await writer.drain()
+        if end == "reset":
+            writer.transport.abort()
+        writer.close()
+        return b""
+
+    here.upstream.respond = fail
+    async with here.client() as client:
+        assert await told(client) == first
+        here.upstream.respond = None
+        assert await told(client) == again
+    assert len(here.upstream.hits) == 1 + (again == DONE)
+    await here.proxy.stop()
+    assert recorded(here)[0][:2] == ("allow", outcome)
+
+
+async def test_an_upstream_that_acts_and_never_answers_is_waited_for_no_longer_than_it_may_be_silent(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(master.SECURITY_OPTIONS, "tcp_timeout", 1)
+    here = await world(RULES)
+
+    here.upstream.respond = never
+    async with here.client(timeout=30) as client:
+        assert await told(client) == FAILED
+        assert await told(client) == UNKNOWN
+    assert len(here.upstream.hits) == 1
+    await here.proxy.stop()
+    assert recorded(here) == [("allow", "unknown", None), ("deny", None, 409)]
+
+
+async def test_a_client_that_leaves_does_not_make_it_wait_for_ever(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addon, "UPSTREAM_TIMEOUT_S", 0.2)
+    here = await world(RULES)
+
+    here.upstream.respond = never
+    async with here.client(timeout=0.1) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await told(client)
+    async with here.client(timeout=30) as client:
+        assert await told(client) == UNKNOWN  # it waits for the twin, which comes to its end
+    assert len(here.upstream.hits) == 1
+
+
+async def test_a_client_that_leaves_in_the_middle_of_the_answer_gets_all_of_it_when_it_repeats_the_call(
+    world: Any,
+) -> None:
+    here = await world(RULES)
+    go_on = asyncio.Event()
+
+    async def in_two(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(LARGE + b"x" * 50_000)
+        await go_on.wait()
+        return b"y" * 50_000
+
+    here.upstream.respond = in_two
+    async with here.client() as client, client.stream("POST", "/pay", json={"amount": 5}) as got:
+        async for _ in got.aiter_raw():
+            break
+    async with here.client() as client:
+        again = asyncio.create_task(client.post("/pay", json={"amount": 5}))
+        go_on.set()
+        repeated = await again
+    assert repeated.content == b"x" * 50_000 + b"y" * 50_000
+    assert repeated.headers["idempotent-replayed"] == "true"
+    assert len(here.upstream.hits) == 1
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_request_has_not_called(world: Any) -> None:
+    here = await world(RULES)
+    half_sent = asyncio.Event()
+
+    async def half() -> Any:
+        yield b'{"amount"'
+        half_sent.set()
+        await asyncio.Event().wait()
+
+    async with here.client() as client:
+        headers = {"content-type": "application/json", "content-length": "13"}
+        leaving = asyncio.create_task(client.post("/pay", content=half(), headers=headers))
+        await half_sent.wait()
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert await told(client) == DONE
+    assert [hit.body for hit in here.upstream.hits] == [b'{"amount":5}']
