@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -23,7 +24,7 @@ from proxy.runs import Runs
 from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
-from rules.decision import Answer, Change, Decision
+from rules.decision import Answer, Change, Decision, Outcome, Plain
 from rules.ruleset import RuleSet
 from rules.state import State
 
@@ -67,6 +68,8 @@ class Gate:
         self._ledger = ledger
         self._tally = Tally()
         self._waiting: dict[str, asyncio.Event] = {}
+        self.look: Callable[[], None] = lambda: None
+        """Carries out what people have commanded; called before each decision."""
 
     def remember(self) -> None:
         """Fold the ledger's entries into the state: what held before a restart holds again.
@@ -180,6 +183,7 @@ class Gate:
     ) -> tuple[Decision, RuleSet, int]:
         """The decision, the rule set it was made under, and when: after waiting for twins that are on their way."""
         while True:
+            self.look()
             now_ns = self.clock.now_ns()
             ruleset = self.ruleset
             decision = decide.decide(ruleset, self._state, call, call_id, now_ns)
@@ -198,6 +202,7 @@ class Gate:
             if left_ns <= 0:
                 break
             await first_of(gone, gone, left_ns / 1e9)
+        self.look()
         now_ns = self.clock.now_ns()
         refusal = decide.recheck(self.ruleset, self._state, admission.call, now_ns)
         if refusal is None and not gone.is_set():
@@ -225,15 +230,26 @@ class Gate:
     ) -> None:
         """Record what became of a call that was admitted, and wake those who wait for it. Called exactly once.
 
-        Whatever goes wrong here is logged and leaves the claim as it was: nothing is let out by it.
+        If it cannot be told what became of it, because of an error of ours, that is `unknown`, and so are its claims.
         """
         now_ns = self.clock.now_ns()
         if stored is not None:
             stored = msgspec.structs.replace(stored, until_ns=decide.keep_until_ns(admission.decision))
         try:
-            outcome = decide.settle(
-                admission.ruleset, self._state, admission.call, admission.decision, admission.call_id, answer, now_ns
-            )
+            try:
+                outcome = decide.settle(
+                    admission.ruleset,
+                    self._state,
+                    admission.call,
+                    admission.decision,
+                    admission.call_id,
+                    answer,
+                    now_ns,
+                )
+            except Exception:
+                log.exception("an outcome is unknown, because of an error of ours")
+                claims = decide.abandon(self._state, now_ns)
+                outcome = Outcome("unknown", tuple(one for one in claims if one.data["call"] == admission.call_id))
             decide.apply(self._state, outcome.changes)
             self._ledger.append(
                 OutcomeEntry(
@@ -254,6 +270,30 @@ class Gate:
             log.error("an outcome could not be recorded: %s", error)
         finally:
             self._wake(admission.call_id)
+
+    def resolve(self, call_id: str, executed: bool, note: str, by: str) -> bool:
+        """OS user `by` has found out whether `call_id`, whose outcome is unknown, took effect. Recorded.
+
+        False, and nothing recorded, when no claim of that call is unknown.
+        """
+        now_ns = self.clock.now_ns()
+        changes = decide.resolve(self._state, call_id, executed, now_ns)
+        if not changes:
+            return False
+        data: dict[str, Plain] = {"call": call_id, "executed": executed, "note": note}
+        self._ledger.append(CommandEntry(now_ns, "resolve", by, data, changes))
+        self._ledger.append(
+            OutcomeEntry(
+                at_ns=now_ns,
+                id=call_id,
+                outcome="done" if executed else "not_executed",
+                status=0,
+                duration_ns=0,
+                error=f"resolved by {by}: {note}",
+            )
+        )
+        decide.apply(self._state, changes)
+        return True
 
     def _wake(self, call_id: str) -> None:
         """Tell the twins that wait for `call_id` that it has come to its end."""

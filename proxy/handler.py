@@ -187,10 +187,10 @@ class Handler(server.LiveConnectionHandler):
     async def on_timeout(self) -> None:
         """Nothing has moved for too long. mitmproxy would close the client; if an upstream is waited for, it is that
         which has failed, and the client gets to read so."""
-        upstreams = [one.handler for connection, one in self.transports.items() if connection is not self.client]
+        handlers = [one.handler for connection, one in self.transports.items() if connection is not self.client]
+        upstreams = [handler for handler in handlers if handler is not None and not handler.done()]
         for handler in upstreams:
-            if handler is not None:
-                handler.cancel("timeout")
+            handler.cancel("timeout")
         if not upstreams:
             await super().on_timeout()
             return
