@@ -281,7 +281,8 @@ class Addon:
         assert flow.response is not None
         if not flow.response.stream:
             exchange.copy(flow.response.raw_content or b"")
-        stored = _stored(flow.response, exchange.call_id, exchange.copy) if exchange.finish else None
+        kept = exchange.finish and not flow.response.trailers  # without its trailers it would be another answer
+        stored = _stored(flow.response, exchange.call_id, exchange.copy) if kept else None
         headers = _headers(flow.response)
         answer = Answer(
             status=flow.response.status_code,

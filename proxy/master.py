@@ -15,6 +15,7 @@ import mitmproxy.ctx
 from mitmproxy import addonmanager, certs, http, options
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
+from mitmproxy.connection import Server
 from mitmproxy.proxy import mode_specs
 from mitmproxy.tls import TlsData
 
@@ -148,7 +149,7 @@ def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
         "next_layer": (addon.next_layer,),
         "tls_clienthello": (tls.tls_clienthello,),
         "tls_start_client": (tls.tls_start_client, _prefer_http2),
-        "tls_start_server": (tls.tls_start_server,),
+        "tls_start_server": (_offer_http, tls.tls_start_server),
         "tls_failed_client": (addon.tls_failed_client,),
     }
 
@@ -157,6 +158,13 @@ def _prefer_http2(data: TlsData) -> None:
     """Choose HTTP/2 whenever a client offers it, as servers do; mitmproxy would take what the client names first."""
     if data.ssl_conn is not None:
         data.ssl_conn.set_app_data({**data.ssl_conn.get_app_data(), "server_alpn": b"h2"})
+
+
+def _offer_http(data: TlsData) -> None:
+    """Offer upstreams HTTP only, whatever a client offers: what another protocol reads in a request, nobody decided."""
+    offers = data.context.client.alpn_offers
+    if offers and isinstance(data.conn, Server):
+        data.conn.alpn_offers = tuple(one for one in offers if one in (b"h2", b"http/1.1")) or (b"http/1.1",)
 
 
 def _skip_message_checks() -> None:

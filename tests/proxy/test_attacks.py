@@ -15,6 +15,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import pytest
 
 import proxy.addon
@@ -60,6 +61,7 @@ class Wire:
         self.got = bytearray()
         self.connections = 0
         self.answering: Answering | None = None
+        self.serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]] | None = None
         self.port = 0
         self._server: asyncio.Server | None = None
 
@@ -73,6 +75,9 @@ class Wire:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self.serve is not None:
+            await self.serve(reader, writer)
+            return
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -863,6 +868,114 @@ async def test_a_long_http2_connection_keeps_no_track_of_upstream_connections_th
     http = http_of(handler.client)
     assert http is not None
     assert len(http.connections) <= 3
+
+
+# -- upstreams that speak HTTP/2 -------------------------------------------------------------------------------------
+
+
+def speak_h2(wire: Wire, act: Callable[[h2.connection.H2Connection, int], None]) -> list[list[tuple[bytes, bytes]]]:
+    """Have the upstream speak HTTP/2, and `act` when a request has arrived whole. Gives the heads that arrive."""
+    wire.tls.set_alpn_protocols(["h2", "http/1.1"])
+    heads: list[list[tuple[bytes, bytes]]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        connection.initiate_connection()
+        with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):
+            while True:
+                writer.write(connection.data_to_send())
+                await writer.drain()
+                data = await reader.read(65536)
+                if not data:
+                    break
+                for event in connection.receive_data(data):
+                    if isinstance(event, h2.events.RequestReceived) or isinstance(event, h2.events.TrailersReceived):
+                        heads.append(list(event.headers or ()))
+                    elif isinstance(event, h2.events.StreamEnded):
+                        act(connection, event.stream_id or 0)
+        writer.close()
+
+    wire.serve = serve
+    return heads
+
+
+def _trailers(connection: h2.connection.H2Connection, stream: int) -> None:
+    connection.send_headers(stream, [(b":status", b"200")])
+    connection.send_data(stream, b"ok")
+    connection.send_headers(stream, [(b"grpc-status", b"0")], end_stream=True)
+
+
+def _early_hints(connection: h2.connection.H2Connection, stream: int) -> None:
+    connection.send_headers(stream, [(b":status", b"103")])
+    connection.send_headers(stream, [(b":status", b"201")], end_stream=True)
+
+
+def _reset(connection: h2.connection.H2Connection, stream: int) -> None:
+    connection.reset_stream(stream)
+
+
+def _reset_midway(connection: h2.connection.H2Connection, stream: int) -> None:
+    connection.send_headers(stream, [(b":status", b"200")])
+    connection.send_data(stream, b"o")
+    connection.reset_stream(stream)
+
+
+def _go_away(connection: h2.connection.H2Connection, stream: int) -> None:
+    connection.close_connection()
+
+
+@pytest.mark.parametrize(
+    ("act", "status", "outcome", "again"),
+    [
+        (_trailers, 200, "done", "duplicate-not-replayable"),
+        (_early_hints, 201, "done", "replay"),
+        (_reset, 502, "unknown", "outcome-unknown"),
+        (_reset_midway, 0, "unknown", "outcome-unknown"),
+        (_go_away, 502, "unknown", "outcome-unknown"),
+    ],
+)
+async def test_whatever_an_http2_upstream_does_has_an_outcome(
+    world: Any, wire: Wire, act: Any, status: int, outcome: str, again: str
+) -> None:
+    here = await world(RULES)
+    heads = speak_h2(wire, act)
+    for expected in (status, None):
+        client = await H2.to(here)
+        stream = await client.begin(b"POST", b"/pay", H2_LENGTH)
+        await client.data(stream, b"ok")
+        got, _ = await client.answer(stream)
+        assert expected is None or got == expected
+        client.tunnel.leave()
+    assert len(heads) == 1
+    assert [(code, result) for _, code, result in await recorded(here)] == [("allow", outcome), (again, None)]
+
+
+async def test_trailers_of_a_streamed_request_do_not_reach_an_http2_upstream(world: Any, wire: Wire) -> None:
+    here = await world(RULES)
+    heads = speak_h2(wire, _early_hints)
+    client = await H2.to(here)
+    stream = await client.begin(b"POST", b"/up", H2_LENGTH)
+    await client.data(stream, b"ok", end=False)
+    client.connection.send_headers(stream, [(b"x-evil", b"1")], end_stream=True)
+    await client.flush()
+    assert (await client.answer(stream))[0] == 201
+    assert len(heads) == 1 and b"x-evil" not in dict(heads[0])
+
+
+async def test_upstreams_are_offered_http_only(world: Any, wire: Wire) -> None:
+    here = await world(RULES)
+    wire.tls.set_alpn_protocols(["ftp", "http/1.1"])
+    chosen: list[str | None] = []
+
+    async def answering(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        chosen.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        writer.write(OK)
+
+    wire.answering = answering
+    client = await tunnel(here, alpn=["ftp"])
+    await client.send(LOOK)
+    assert await client.answer() == (200, b"ok")
+    assert chosen == ["http/1.1"]
 
 
 # -- the ledger ------------------------------------------------------------------------------------------------------
