@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rules.fields import Field, parse_field
 from rules.suggest import listing, suggest
 from rules.units import DURATION_HELP, parse_duration
@@ -31,13 +29,11 @@ _MEANT = {
 """Words that people bring along from elsewhere, and ours."""
 
 
-def read_map(node: Node, where: str, known: tuple[str, ...], later: Mapping[str, str] | None = None) -> dict[str, Node]:
-    """The entries of a map by key. Unknown keys are errors; `later` are keys that a later version will know."""
+def read_map(node: Node, where: str, known: tuple[str, ...]) -> dict[str, Node]:
+    """The entries of a map by key. Unknown keys are errors."""
     found: dict[str, Node] = {}
     for key, value in node.entries:
         name = str(key.scalar)
-        if later and name in later:
-            key.fail("not-supported", f"`{name}` in `{where}` is not supported by this version", later[name])
         if name not in known:
             key.fail(
                 "unknown-key",
