@@ -47,7 +47,8 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
                 say(line)
             code = await child.run(command, changes.applied(os.environ))
     ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
-    say(f"{summary(proxy.counts)} · log: borderpost log --run {settings.run}{ledger}")
+    unseen = "" if proxy.counts else " (a client that ignores HTTPS_PROXY goes round the proxy)"
+    say(f"{summary(proxy.counts)}{unseen} · log: borderpost log --run {settings.run}{ledger}")
     return code
 
 

@@ -126,7 +126,9 @@ def test_run_says_what_its_child_could_write_and_which_proxy_it_passes_over(upst
     assert done.returncode == 0
     assert "borderpost: the command runs as you and could write the rules, the ledger and the keys" in done.stderr
     assert "borderpost: HTTPS_PROXY is set but not used" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("borderpost: 0 calls · log: borderpost log --run r_0")
+    assert done.stderr.splitlines()[-1].startswith(
+        "borderpost: 0 calls (a client that ignores HTTPS_PROXY goes round the proxy) · log: borderpost log --run r_0"
+    )
 
 
 def test_run_in_monitor_mode_stops_nothing_and_tells_what_it_would(upstream: Upstream) -> None:
