@@ -55,8 +55,20 @@ class DefaultGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
-            args = [self.list_commands(ctx)[0], *args]
+            args = self._with_command(args, self.list_commands(ctx)[0])
         return super().parse_args(ctx, args)
+
+    def _with_command(self, args: list[str], default: str) -> list[str]:
+        """`args` with the command first: the one that stands behind options, as in `log --since 1h stats`."""
+        valued = {
+            name for one in self.commands[default].params if not getattr(one, "is_flag", False) for name in one.opts
+        }
+        place = 0
+        while place < len(args) and args[place].startswith("-"):
+            place += 2 if args[place] in valued else 1
+        if place < len(args) and args[place] in self.commands:
+            return [args[place], *args[:place], *args[place + 1 :]]
+        return [default, *args]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

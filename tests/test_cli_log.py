@@ -181,6 +181,18 @@ def test_filters(arguments: str, calls: list[int]) -> None:
     assert numbers("log", *arguments.format(day=day).split()) == calls
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--json", "--ledger", "ledger.db", "show", "6"], ["log", "show", "6", "--json"]),
+        (["--rule=look", "stats"], ["log", "stats", "--rule", "look"]),
+        (["--rule", "stats"], ["log", "list", "--rule", "stats"]),
+    ],
+)
+def test_options_may_stand_before_the_command(arguments: list[str], words: list[str]) -> None:
+    assert borderpost("log", *arguments).output == borderpost(*words).output
+
+
 def test_options_of_the_program_filter_when_typed_but_not_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers("--run", OTHER_RUN, "log") == [5]
     monkeypatch.setenv("BORDERPOST_RUN", OTHER_RUN)
