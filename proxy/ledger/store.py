@@ -2,7 +2,8 @@
 
 One process owns a ledger (a locked file beside it says which); in it, one thread writes. `append` gives the sequence
 number at once; what waits, waits in `durable`. Nobody is told that an entry is recorded before it is: when a batch
-cannot be written, the ledger has failed, and so has everything appended since.
+cannot be written, the ledger has failed, and so has everything appended since. It takes nothing then until it could be
+written again (`mend`) and its owner has gone back to what is on the disk (`resume`). Outcomes alone are kept meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from proxy.confdir import reason
 from proxy.ledger import schema
 from proxy.ledger.entries import (
     CheckpointEntry,
+    CommandEntry,
     DecisionEntry,
     Entry,
     LedgerError,
@@ -45,6 +47,9 @@ COMPANY_S = 0.025
 
 MAX_PENDING = 50_000
 """More entries than this cannot wait for the disk: the next one is refused."""
+
+BUSY_S = 10.0
+"""How long the writer waits for somebody else who holds the file's lock, before the ledger has failed."""
 
 MAX_BATCH = 2_000
 EXPIRED_A_BATCH = 8
@@ -67,10 +72,8 @@ ROWS_A_STATEMENT = 200
 INSERT_ENTRIES = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES"
 INSERT_RULES = "INSERT INTO entry_rules (rule, seq) VALUES"
 INSERT_ANSWERS = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES"
-ADD_TO_TOTAL = """
-    INSERT INTO totals (decision, calls) VALUES (?, ?)
-    ON CONFLICT (decision) DO UPDATE SET calls = calls + excluded.calls
-"""
+ADD_TO_TOTALS = "INSERT INTO totals (decision, calls) VALUES"
+SUMMED = "ON CONFLICT (decision) DO UPDATE SET calls = calls + excluded.calls"
 DELETE_ANSWERS = (
     "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
 )
@@ -84,6 +87,7 @@ FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= ? ORDER BY at_ns, seq LIMI
 FIND_CALL = "SELECT max(seq) FROM entries WHERE id = ? AND decision IS NOT NULL"
 
 type Item = tuple[int, Entry, StoredAnswer | None]
+type Owed = tuple[OutcomeEntry, StoredAnswer | None]
 type Reply = tuple[bool, str, int]
 """What came of a command: whether it was carried out, the result as JSON, and the command's id."""
 
@@ -100,16 +104,13 @@ class Ledger:
         self._connection = engine.connect()
         with self._connection.begin():
             schema.prepare(self._connection, path, vault.key_ids)
-            self._seq, self._head, self._last_ns = schema.last_entry(self._connection)
-            self._expiry_ns = _next_expiry_ns(self._connection)
+            self._take_up()
             self._origin = schema.origin_of(self._connection)
-            self._sealed_seq = self._number(LAST_CHECKPOINT)
-            self._unsealed_ns = self._number(f"SELECT at_ns FROM entries WHERE seq = {self._sealed_seq + 1}")
-            self._prune_through = self._number(LAST_PRUNED)  # goes on where an earlier owner was interrupted
             self._connection.exec_driver_sql(FORGET_COMMANDS, (COMMANDS_KEPT,))
         self._reader = open_reader(path)
-        self._durable_seq = self._seq
-        self._sent: dict[str, int] = {}
+        self._attempted = (self._seq, self._head)
+        self._owed: list[Owed] = []
+        self._mending = threading.Lock()
         self._kept: dict[str, StoredAnswer] = {}
         self._pending: list[Item] = []
         self._replies: list[Reply] = []
@@ -120,6 +121,19 @@ class Ledger:
         self._closing = False
         self._failure = ""
         self._changed = threading.Condition(threading.Lock())
+        self._start_writer()
+
+    def _take_up(self) -> None:
+        """Go on where the file ends."""
+        self._seq, self._head, self._last_ns = schema.last_entry(self._connection)
+        self._expiry_ns = _next_expiry_ns(self._connection)
+        self._sealed_seq = self._number(LAST_CHECKPOINT)
+        self._unsealed_ns = self._number(f"SELECT at_ns FROM entries WHERE seq = {self._sealed_seq + 1}")
+        self._prune_through = self._number(LAST_PRUNED)  # goes on where an earlier owner was interrupted
+        self._durable_seq, self._durable_head = self._seq, self._head
+        self._sent: dict[str, int] = {}
+
+    def _start_writer(self) -> None:
         self._writer = threading.Thread(target=self._write_batches, name="ledger-writer", daemon=True)
         self._writer.start()
 
@@ -149,6 +163,11 @@ class Ledger:
             ) from None
         except SQLAlchemyError as error:
             raise LedgerError(f"cannot open the ledger `{path}`: {_cause(error)}") from None
+
+    @property
+    def last_ns(self) -> int:
+        """The time of the last entry."""
+        return self._last_ns
 
     @property
     def failed(self) -> str:
@@ -213,10 +232,12 @@ class Ledger:
     def _queue(self, entry: Entry, answer: StoredAnswer | None) -> int:
         with self._changed:
             if self._failure:
+                if isinstance(entry, OutcomeEntry):
+                    self._owed.append((entry, answer))
                 raise LedgerError(self._failure)
             if self._closing:
                 raise LedgerError(f"the ledger `{self.path}` is closed")
-            if len(self._pending) >= MAX_PENDING:
+            if len(self._pending) >= MAX_PENDING and not isinstance(entry, OutcomeEntry):
                 raise LedgerError(
                     f"the disk of the ledger `{self.path}` is too slow: {MAX_PENDING} entries wait for it"
                 )
@@ -253,6 +274,14 @@ class Ledger:
                 self._urgent = True
                 self._changed.notify()
 
+    async def idle(self) -> None:
+        """Return when everything is on the disk, and everything given up that was to be. Raises `LedgerError`."""
+        await self.durable(self._seq)
+        while self._prune_through:
+            if self._failure:
+                raise LedgerError(self._failure)
+            await asyncio.sleep(0.01)
+
     def answer(self, call_id: str) -> StoredAnswer | None:
         """The kept answer to call `call_id`, also if it is not written yet; None when there is none any more."""
         answer = self._kept.get(call_id)
@@ -282,12 +311,13 @@ class Ledger:
 
     def close(self) -> None:
         """Write what is pending, and let go of the ledger. Raises `LedgerError` when that could not be written."""
-        with self._changed:
-            if self._closing:
-                return
-            self._closing = True
-            self._changed.notify()
-        self._writer.join()
+        with self._mending:
+            with self._changed:
+                if self._closing:
+                    return
+                self._closing = True
+                self._changed.notify()
+            self._writer.join()
         self._reader.dispose()
         self._connection.close()
         self._engine.dispose()
@@ -295,19 +325,58 @@ class Ledger:
         if self._failure:
             raise LedgerError(self._failure)
 
+    def mend(self, entry: CommandEntry) -> bool:
+        """After a failure, try to write again: `entry`, to the file opened anew. Blocks as long as that takes.
+
+        True when it is on the disk. Nothing can be appended even then, before `resume`.
+        """
+        with self._mending:
+            if self._closing or not self._failure or not self.path.exists():
+                return False
+            self._writer.join()
+            expected = (self._durable_seq, self._durable_head), self._attempted
+            try:
+                self._connection.close()
+                self._engine.dispose()
+                self._engine = _writer_engine(self.path)
+                self._connection = self._engine.connect()
+                with self._connection.begin():
+                    # A commit that failed may have reached the disk. What else is there, somebody else has written.
+                    if schema.last_entry(self._connection)[:2] not in expected:
+                        return False
+                    self._take_up()
+                self._write([(self._seq + 1, self._redactor.entry(entry), None)], [])
+            except (SQLAlchemyError, LedgerError, OSError):
+                return False
+            self._seq, self._durable_head = self._attempted
+            self._durable_seq = self._seq
+            return True
+
+    def resume(self) -> list[Owed]:
+        """After `mend`: take entries again. Returns the outcomes that could not be recorded; append them first."""
+        self._release()
+        with self._changed:
+            owed, self._owed = self._owed, []
+            self._replies.clear()
+            self._urgent = False
+            self._failure = ""
+        self._start_writer()
+        return owed
+
     def _write_batches(self) -> None:
         """The writer thread: as long as the ledger is open, or until a batch cannot be written."""
-        while (work := self._next_batch()) is not None:
-            batch, replies = work
-            try:
+        batch: list[Item] = []
+        try:
+            while (work := self._next_batch()) is not None:
+                batch, replies = work
                 if batch or replies:
                     self._write(batch, replies)
                     self._settle(batch)
+                    batch = []
                 if self._prune_through:
                     self._prune_some()
-            except Exception as error:  # noqa: BLE001  whatever it is, nobody may think that this batch was recorded
-                self._fail(f"the ledger `{self.path}` cannot be written: {_cause(error)}; mend that and start again")
-                return
+        except BaseException as error:  # noqa: BLE001  whatever it is, nobody may think that this batch was recorded
+            self._fail(f"the ledger `{self.path}` cannot be written: {_cause(error)}; it is tried again", batch)
 
     def _next_batch(self) -> tuple[list[Item], list[Reply]] | None:
         """What is to be written now; None when the ledger was closed and all is written. Empty: there is time."""
@@ -366,8 +435,7 @@ class Ledger:
             _insert(self._connection, INSERT_ENTRIES, rows)
             _insert(self._connection, INSERT_PAYLOADS, payloads)
             _insert(self._connection, INSERT_RULES, rules)
-            if totals:
-                self._connection.exec_driver_sql(ADD_TO_TOTAL, list(totals.items()))
+            _insert(self._connection, ADD_TO_TOTALS, list(totals.items()), SUMMED)
             if self._last_ns >= self._expiry_ns:
                 self._connection.exec_driver_sql(
                     DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers)))
@@ -378,6 +446,7 @@ class Ledger:
                 self._expiry_ns = min(self._expiry_ns, *(until_ns for _, until_ns, _ in answers))
             for reply in replies:
                 self._connection.exec_driver_sql(REPLY, reply)
+            self._attempted = (batch[-1][0] if batch else self._attempted[0], head)
         self._head, self._prune_through = head, prune_through
         for call_id in ended:
             self._sent.pop(call_id, None)
@@ -412,6 +481,7 @@ class Ledger:
         """`batch` is on the disk: say so to those who wait for it."""
         with self._changed:
             self._durable_seq = batch[-1][0] if batch else self._durable_seq
+            self._durable_head = self._head
             for _, _, answer in batch:
                 if answer is not None and self._kept.get(answer.id) is answer:
                     del self._kept[answer.id]
@@ -419,10 +489,13 @@ class Ledger:
         if waits:
             self._wake_loop()
 
-    def _fail(self, reason: str) -> None:
-        """Nothing is recorded from now on: say so to all who wait."""
+    def _fail(self, reason: str, batch: list[Item]) -> None:
+        """Nothing is recorded from `batch` on: say so to all who wait."""
         with self._changed:
             self._failure = reason
+            for _, entry, answer in (*batch, *self._pending):
+                if isinstance(entry, OutcomeEntry):
+                    self._owed.append((entry, answer))
             self._pending.clear()
             self._kept.clear()
         self._wake_loop()
@@ -470,7 +543,7 @@ def _writer_engine(path: Path) -> Engine:
     """An engine with one connection, whose transactions take the write lock at their beginning."""
 
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
         try:
             for pragma in (
                 "journal_mode = WAL",
@@ -498,13 +571,16 @@ def _writer_engine(path: Path) -> Engine:
     return engine
 
 
-def _insert(connection: Connection, statement: str, rows: Sequence[Sequence[object]]) -> None:
+def _insert(connection: Connection, statement: str, rows: Sequence[Sequence[object]], then: str = "") -> None:
     """Insert `rows` with few statements: after each, and after each row of `executemany`, the thread gives way to
-    all others, and gets its turn back only when they let it."""
+    all others, and gets its turn back only when they let it. In the transaction of `connection`, but by its driver:
+    what SQLAlchemy does around a statement costs more than the statement."""
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
     for first in range(0, len(rows), ROWS_A_STATEMENT):
         some = rows[first : first + ROWS_A_STATEMENT]
         places = f"({', '.join('?' * len(some[0]))})"
-        connection.exec_driver_sql(f"{statement} {', '.join([places] * len(some))}", tuple(chain.from_iterable(some)))
+        driver.execute(f"{statement} {', '.join([places] * len(some))} {then}", tuple(chain.from_iterable(some)))
 
 
 def _next_expiry_ns(connection: Connection) -> int:
@@ -518,7 +594,7 @@ def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """What went wrong, on one line: the driver's own words."""
     original = error.orig if isinstance(error, DBAPIError) else error
     return str(original).partition("\n")[0] or type(error).__name__
