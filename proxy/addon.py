@@ -301,6 +301,9 @@ class Addon:
             return
         exchange.release_buffer()
         if exchange.refusal is not None and flow.response is None:
+            if exchange.call is not None and exchange.admission is None and not exchange.settled:
+                broken = WireError("ambiguous-request", "The body did not arrive whole, so this call was not sent.")
+                exchange.refusal = self._gate.refuse_unread(exchange.call, exchange.call_id, broken, exchange.asked)
             flow.response = _response(exchange.refusal)
         admission = exchange.admission
         if admission is None or admission.reply is not None or exchange.settled:

@@ -633,6 +633,27 @@ async def test_an_http2_client_may_leave_or_reset_its_stream(
     assert (await recorded(here))[0][2] == outcome
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"Content-Length: 9\r\n\r\nbody", id="left"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nzz\r\n", id="malformed"),
+    ],
+)
+async def test_a_body_that_never_arrives_whole_is_a_refused_call(world: Any, wire: Wire, begun: bytes) -> None:
+    here = await world(RULES)
+    client = await tunnel(here)
+    await client.send(b"POST /pay HTTP/1.1\r\nHost: HOST\r\n" + begun)
+    if b"zz" in begun:
+        assert await client.rest() == b""
+    else:
+        await until(lambda: "buffered" in leftovers(here))
+    client.leave()
+    await until(lambda: not leftovers(here))
+    assert await recorded(here) == [("POST /pay", "ambiguous-request", None)]
+    assert wire.connections == 0
+
+
 async def test_what_a_client_sent_ahead_before_it_left_is_not_sent_on(world: Any, wire: Wire) -> None:
     here = await world(RULES)
     arrived, go_on = hold(wire)
