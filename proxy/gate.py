@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from proxy.clock import Clock
-from proxy.ledger.entries import CommandEntry, DecisionEntry, OutcomeEntry, RulesetEntry, StoredAnswer
+from proxy.ledger.entries import CommandEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry, StoredAnswer
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.tally import Tally
 from proxy.refusal import Reply, render
@@ -68,6 +68,7 @@ class Gate:
         self._ledger = ledger
         self._tally = Tally()
         self._waiting: dict[str, asyncio.Event] = {}
+        self._unrecorded: list[Admission] = []
         self.look: Callable[[], None] = lambda: None
         """Carries out what people have commanded; called before each decision."""
 
@@ -76,19 +77,7 @@ class Gate:
 
         Calls that an earlier boot let out and never settled are recorded as `unknown`.
         """
-        unsettled: dict[str, int] = {}
-        for _, entry in self._ledger.history():
-            self.clock.advance(entry.at_ns)
-            if isinstance(entry, DecisionEntry):
-                self.runs.recorded(entry.agent, entry.run, entry.at_ns)
-                decide.apply(self._state, entry.changes)
-                if entry.action == "allow":
-                    unsettled[entry.id] = entry.at_ns
-            elif isinstance(entry, OutcomeEntry):
-                decide.apply(self._state, entry.changes)
-                unsettled.pop(entry.id, None)
-            elif isinstance(entry, CommandEntry):
-                decide.apply(self._state, entry.changes)
+        self._state, unsettled = fold(self._noted(entry) for _, entry in self._ledger.history())
         now_ns = self.clock.now_ns()
         abandoned: dict[str, list[Change]] = {}
         for change in decide.abandon(self._state, now_ns):
@@ -107,6 +96,32 @@ class Gate:
                 )
             )
             decide.apply(self._state, changes)
+
+    def _noted(self, entry: Entry) -> Entry:
+        self.clock.advance(entry.at_ns)
+        if isinstance(entry, DecisionEntry):
+            self.runs.recorded(entry.agent, entry.run, entry.at_ns)
+        return entry
+
+    async def recover(self, by: str) -> bool:
+        """Record again, if the ledger has failed and can be written by now. Who runs the proxy is `by`.
+
+        The state goes back to what is on the disk: what was decided since was refused. Calls that are on their way
+        stay so, and outcomes that came meanwhile are recorded now. Not to be called again before it has returned.
+        """
+        entry = CommandEntry(self.clock.now_ns(), "recover", by, {"problem": self._ledger.failed})
+        if not self._ledger.failed or not await asyncio.to_thread(self._ledger.mend, entry):
+            return False
+        self._state, unsettled = await asyncio.to_thread(fold, (entry for _, entry in self._ledger.history()))
+        for outcome, stored in self._ledger.resume():
+            if unsettled.pop(outcome.id, None) is not None:
+                decide.apply(self._state, outcome.changes)
+                self._ledger.append(outcome, stored)
+        for admission in self._unrecorded:  # those whose decision has reached the disk, though its commit failed
+            if admission.call_id in unsettled:
+                self.settle(admission, withdrawn("its decision seemed not to be recorded"))
+        self._unrecorded.clear()
+        return True
 
     def use(self, ruleset: RuleSet, files: tuple[str, ...]) -> None:
         """Put `ruleset` in force, recorded. Calls that are out keep the one they were decided under."""
@@ -169,6 +184,8 @@ class Gate:
             return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
         except LedgerError as error:
             log.error("refused, because it cannot be recorded: %s", error)
+            if self._waiting.get(call_id) is not None:
+                self._unrecorded.append(admission)
             self._wake(call_id)
             decision = store_error(decision)
             self._count(decision)
@@ -331,6 +348,23 @@ class Gate:
 
     def _render(self, decision: Decision, asked: Asked, call_id: str, now_ns: int) -> Reply:
         return render(decision, method=asked.method, http_version=asked.http_version, call_id=call_id, now_ns=now_ns)
+
+
+def fold(entries: Iterable[Entry]) -> tuple[State, dict[str, int]]:
+    """The state after `entries`, and the calls that were let out and have no outcome, with when that was (ns)."""
+    state = State()
+    unsettled: dict[str, int] = {}
+    for entry in entries:
+        if isinstance(entry, DecisionEntry):
+            decide.apply(state, entry.changes)
+            if entry.action == "allow":
+                unsettled[entry.id] = entry.at_ns
+        elif isinstance(entry, OutcomeEntry):
+            decide.apply(state, entry.changes)
+            unsettled.pop(entry.id, None)
+        elif isinstance(entry, CommandEntry):
+            decide.apply(state, entry.changes)
+    return state, unsettled
 
 
 def _entry(admission: Admission, waited_ns: int) -> DecisionEntry:

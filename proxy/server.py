@@ -9,6 +9,8 @@ import hashlib
 import logging
 import os
 import secrets
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +37,9 @@ DRAIN_S = 10.0
 """How long calls in flight are given to end when the proxy stops."""
 
 FLUSH_S = 10.0
+
+MEND_S = 1.0
+"""How often a ledger that has failed is tried again."""
 
 VERSIONED = ("borderpost", "mitmproxy", "jsonschema-rs", "tzdata")
 
@@ -98,6 +103,7 @@ class Proxy:
             self._ledger.close()
             raise
         self._flushing = asyncio.create_task(self._flush())
+        self._mending = asyncio.create_task(self._mend())
         if settings.reload:
             self._following = asyncio.create_task(self._follow())
 
@@ -111,17 +117,38 @@ class Proxy:
             except LedgerError as error:
                 log.error("refusals or a checkpoint could not be recorded: %s", error)
 
+    async def _mend(self) -> None:
+        """While the ledger cannot be written, try again and again."""
+        while True:
+            await asyncio.sleep(MEND_S)
+            if self._ledger.failed:
+                try:
+                    if await self._gate.recover(_os_user()):
+                        self._gate.use(self._rules.loaded.ruleset, self._rules.files)
+                        log.warning("the ledger can be written again: calls are let out")
+                except LedgerError as error:
+                    log.error("the ledger failed again: %s", error)
+
+    @staticmethod
+    async def _recorded(act: Callable[[], None]) -> None:
+        """Do `act` when it can be recorded. While it cannot, no call is let out anyway."""
+        while True:
+            try:
+                return act()
+            except LedgerError:
+                await asyncio.sleep(MEND_S)
+
     async def _follow(self) -> None:
         """Put every new good state of the rule files in force; keep the last good one when they are broken."""
         settings = self._settings
         states = rulefiles.watch(settings.rules, Path.cwd(), settings.mode, self._stop_following, in_force=self._rules)
         async for state in states:
             if isinstance(state, RuleFiles):
-                self._gate.use(state.loaded.ruleset, state.files)
+                await self._recorded(partial(self._gate.use, state.loaded.ruleset, state.files))
                 self._rules = state
                 log.warning("reloaded the rules: %d in force", len(state.loaded.ruleset.rules))
             else:
-                self._gate.keep(str(state), self._rules.files)
+                await self._recorded(partial(self._gate.keep, str(state), self._rules.files))
                 log.error("kept the rules in force, because the changed ones cannot be used: %s", state)
             self.reloaded += 1
             self.changed.set()
@@ -144,8 +171,9 @@ class Proxy:
             await asyncio.gather(self._following, return_exceptions=True)
         await self._addon.drain(DRAIN_S)
         await self._master.close()
-        self._flushing.cancel()
-        await asyncio.gather(self._flushing, return_exceptions=True)
+        for task in (self._flushing, self._mending):
+            task.cancel()
+        await asyncio.gather(self._flushing, self._mending, return_exceptions=True)
         try:
             self._gate.flush(everything=True)
             self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", _os_user(), {}))

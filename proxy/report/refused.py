@@ -79,7 +79,7 @@ MEANINGS: dict[str, str] = {
     ),
     "store-error": (
         "The ledger could not be written, and what cannot be recorded does not happen. Everything is refused until "
-        "that is mended: is the disk full, or the file on a disk that is gone? Make room and start again."
+        "that is mended: is the disk full, or the file on a disk that is gone? It is tried again every second."
     ),
     "shutting-down": "Borderpost was told to stop. Calls on their way may end; new ones are refused.",
 }

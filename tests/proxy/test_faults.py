@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import sqlite3
 from contextlib import closing
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from proxy import addon, master
+from proxy import addon, master, server
+from proxy.ledger import store
+from proxy.ledger.entries import LedgerError
 from tests.proxy.conftest import answer
 
 RULES = """
@@ -171,3 +174,133 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_has_not_called(
         await asyncio.gather(leaving, return_exceptions=True)
         assert await told(client) == DONE
     assert [hit.body for hit in here.upstream.hits] == [b'{"amount":5}']
+
+
+# -- the ledger
+
+STORE_ERROR: Told = (503, "store-error", "no")
+
+
+def lock(here: Any) -> sqlite3.Connection:
+    """An outsider takes the write lock, for as long as the connection is open."""
+    other = sqlite3.connect(here.ledger, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    return other
+
+
+async def until_recorded(client: httpx.AsyncClient, path: str) -> Told:
+    """What a call is told, made again and again until it can be recorded."""
+    async with asyncio.timeout(30):
+        while (said := await told(client, "GET", path)) == STORE_ERROR:
+            pass
+    return said
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MEND_S", 0.05)
+    monkeypatch.setattr(store, "BUSY_S", 0.01)
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_a_failed_ledger_refuses_leaves_nothing_behind_and_consumes_nothing(world: Any) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        assert await told(client, "GET", "/1") == DONE
+        with closing(lock(here)):
+            for _ in range(3):
+                assert await told(client, "GET", "/2") == STORE_ERROR
+                assert await told(client) == STORE_ERROR
+        assert [hit.target for hit in here.upstream.hits] == ["/1"]
+        assert await until_recorded(client, "/3") == DONE
+        assert await told(client, "GET", "/4") == DONE
+        assert (await told(client, "GET", "/5"))[1] == "rate-limited"
+        assert await told(client) == DONE
+    assert [hit.target for hit in here.upstream.hits] == ["/1", "/3", "/4", "/pay"]
+    await here.proxy.stop()
+    assert [decision for decision, *_ in recorded(here)] == ["allow", "allow", "allow", "throttle", "allow"]
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_the_outcome_of_a_call_that_was_on_its_way_is_recorded_when_that_is_possible_again(world: Any) -> None:
+    here = await world(RULES)
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        arrived.set()
+        await go_on.wait()
+        return answer(200, b'"the first"')
+
+    here.upstream.respond = held
+    async with here.client() as client:
+        first = asyncio.create_task(client.post("/pay", json={"amount": 5}))
+        await arrived.wait()
+        here.upstream.respond = None
+        with closing(lock(here)):
+            assert await told(client, "GET", "/1") == STORE_ERROR
+            go_on.set()
+            assert (await first).content == b'"the first"'
+            assert await told(client) == STORE_ERROR
+        assert await until_recorded(client, "/2") == DONE
+        again = await client.post("/pay", json={"amount": 5})
+        assert (again.content, again.headers["idempotent-replayed"]) == (b'"the first"', "true")
+    assert [hit.target for hit in here.upstream.hits] == ["/pay", "/2"]
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_a_call_that_is_on_its_way_over_a_recovery_is_still_a_twin(world: Any) -> None:
+    here = await world(RULES)
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        arrived.set()
+        await go_on.wait()
+        return answer(200)
+
+    here.upstream.respond = held
+    async with here.client() as client:
+        first = asyncio.create_task(told(client))
+        await arrived.wait()
+        here.upstream.respond = None
+        with closing(lock(here)):
+            assert await told(client, "GET", "/1") == STORE_ERROR
+        assert await until_recorded(client, "/2") == DONE
+        twin = asyncio.create_task(told(client))
+        go_on.set()
+        assert [await first, await twin] == [DONE, DONE]
+    assert [hit.target for hit in here.upstream.hits] == ["/pay", "/2"]
+    await here.proxy.stop()
+    assert [row[:2] for row in recorded(here)] == [("allow", "done"), ("allow", "done"), ("replay", None)]
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_a_writer_that_is_stopped_refuses_calls_and_is_replaced(world: Any) -> None:
+    here = await world(RULES)
+    writer = here.proxy._ledger._writer
+    stopped = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(writer.ident), ctypes.py_object(SystemExit))
+    assert stopped == 1
+    async with here.client() as client:
+        assert await told(client, "GET", "/1") in (DONE, STORE_ERROR)  # it is stopped when it next does something
+        assert await until_recorded(client, "/2") == DONE
+        assert here.proxy._ledger._writer is not writer
+        assert not writer.is_alive()
+    assert here.upstream.hits[-1].target == "/2"
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_a_ledger_that_somebody_else_has_written_to_stays_shut(world: Any) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        assert await told(client, "GET", "/1") == DONE
+        with closing(sqlite3.connect(here.ledger, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("CREATE TEMP TABLE last AS SELECT * FROM entries ORDER BY seq DESC LIMIT 1")
+            other.execute("UPDATE last SET seq = seq + 1, prev = hash, hash = zeroblob(32)")
+            other.execute("INSERT INTO entries SELECT * FROM last")
+            other.execute("COMMIT")
+        assert await told(client) == STORE_ERROR
+        assert not await here.proxy._gate.recover("root")
+        assert await told(client) == STORE_ERROR
+    assert [hit.target for hit in here.upstream.hits] == ["/1"]
+    with pytest.raises(LedgerError, match="append-only"):
+        await here.proxy.stop()
