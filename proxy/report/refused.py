@@ -47,8 +47,9 @@ MEANINGS: dict[str, str] = {
     "outcome-unknown": (
         "The same call was sent before and ended without an answer that tells whether it took effect: a timeout, a "
         "broken connection, 408, or a 5xx other than 503 with `Retry-After`. To send it again could do it twice, so "
-        "it is refused until the window of its `dedupe` ends. Look at the API itself whether it happened; `borderpost "
-        "log show ID` shows the first attempt."
+        "it is refused until the window of its `dedupe` ends. Where the API knows repetitions by a key, say so with "
+        "`upstream_key` at the tool: then it is sent again under the first key. Look at the API itself whether it "
+        "happened; `borderpost log show ID` shows the first attempt."
     ),
     "rate-limited": (
         "A `throttle` had no room. The refusal says which limit it was and when there is room again; `Retry-After` "
