@@ -32,7 +32,16 @@ from proxy import rulefiles, server
 from proxy.addon import Addon
 from proxy.gate import Admission, Gate
 from proxy.layers import Stream
-from proxy.ledger.entries import BootEntry, CommandEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry
+from proxy.ledger import store
+from proxy.ledger.entries import (
+    BootEntry,
+    CheckpointEntry,
+    CommandEntry,
+    DecisionEntry,
+    Entry,
+    OutcomeEntry,
+    RulesetEntry,
+)
 from proxy.ledger.store import Ledger
 
 
@@ -75,7 +84,7 @@ class Seams:
             return "reload" if self.rulesets else "ruleset"
         if isinstance(entry, CommandEntry):
             return entry.name
-        return type(entry).__name__.removesuffix("Entry").lower()
+        return "checkpoint" if isinstance(entry, CheckpointEntry) and self.ids else ""
 
     def install(self) -> None:
         """Wrap what is to be wrapped. A seam that is gone from the product fails here, by name."""
@@ -150,7 +159,8 @@ class Seams:
             seams.reach("ca-made")
             return made
 
-        wrap(Ledger, "append", append)
+        store.SEAL_ENTRIES = 7  # so that there are checkpoints to be killed at
+        wrap(Ledger, "_queue", append)
         wrap(Ledger, "_write", write)
         wrap(Ledger, "answer", answer)
         wrap(Ledger, "history", history)

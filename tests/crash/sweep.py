@@ -57,9 +57,10 @@ REPLAYING = ("replay-reading", *of("replay"))
 REFUSING = of("refusal")
 STARTING = ("folding", *of("abandoned"), *of("boot"), *of("ruleset"))
 RELOADING = ("reload-loading", *of("reload"))
+SEALING = of("checkpoint")
 STOPPING = ("stop-draining", "stop-closing", *of("shutdown"))
 FIRST_START = ("ca-making", "ca-made", "ledger-making")
-STEPS = (*ON_THE_WAY, *AT_THE_UPSTREAM, *REPLAYING, *REFUSING, *STARTING, *RELOADING, *STOPPING)
+STEPS = (*ON_THE_WAY, *AT_THE_UPSTREAM, *REPLAYING, *REFUSING, *STARTING, *RELOADING, *SEALING, *STOPPING)
 """Every step there is."""
 
 FEW_STEPS = tuple(
@@ -257,6 +258,12 @@ class Sweep:
         elif step in RELOADING:
             proxies.write_rules(f"  - {{id: r{self._calls}, match: 'PUT https://example.com/a', allow: true}}\n")
             await asyncio.gather(self._post(client, path), proxies.dead())
+        elif step in SEALING:
+            dead = asyncio.create_task(proxies.dead())
+            while not dead.done():
+                await self._post(client, path)
+                path = self._new_call("more")
+            await dead
         elif step in STOPPING:
             await self._stop(client, path, step)
         else:
