@@ -24,7 +24,7 @@ from proxy.runs import Runs
 from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
-from rules.decision import Answer, Change, Decision, Outcome, Plain
+from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
 from rules.ruleset import RuleSet
 from rules.state import State
 
@@ -283,6 +283,8 @@ class Gate:
                 ),
                 stored if outcome.kind == "done" else None,
             )
+            for call_id in outcome.told:
+                self._tell(call_id, outcome.kind, f"told by the answer to {admission.call_id}")
         except LedgerError as error:
             log.error("an outcome could not be recorded: %s", error)
         finally:
@@ -299,18 +301,15 @@ class Gate:
             return False
         data: dict[str, Plain] = {"call": call_id, "executed": executed, "note": note}
         self._ledger.append(CommandEntry(now_ns, "resolve", by, data, changes))
-        self._ledger.append(
-            OutcomeEntry(
-                at_ns=now_ns,
-                id=call_id,
-                outcome="done" if executed else "not_executed",
-                status=0,
-                duration_ns=0,
-                error=f"resolved by {by}: {note}",
-            )
-        )
+        for told in decide.told(self._state, changes):
+            self._tell(told, "done" if executed else "not_executed", f"resolved by {by}: {note}")
         decide.apply(self._state, changes)
         return True
+
+    def _tell(self, call_id: str, outcome: OutcomeKind, how: str) -> None:
+        """Record what has come out about an earlier call, whose outcome was unknown."""
+        now_ns = self.clock.now_ns()
+        self._ledger.append(OutcomeEntry(now_ns, call_id, outcome, status=0, duration_ns=0, error=how))
 
     def _wake(self, call_id: str) -> None:
         """Tell the twins that wait for `call_id` that it has come to its end."""

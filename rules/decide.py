@@ -30,6 +30,7 @@ from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import IMPLICIT, TABLES
 from rules.guards.claims import Claims, abandoned, outcome_of, resolved
+from rules.guards.claims import told as told_by
 from rules.guards.dedupe import TWIN_RETRY_NS
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import State
@@ -105,9 +106,14 @@ def settle(
             if guard.verb == verb:
                 told = msgspec.structs.replace(settled, claimed=tuple(claimed))
                 changes += guard.settle(told, state, now_ns)
+    known = told_by(state.of(Claims), _of_rules_in_force(ruleset, changes)) if decision.replay_of else ()
     for implicit in IMPLICIT:
         changes += implicit.settle(settled, state, now_ns)
-    return Outcome(kind, tuple(changes))
+    return Outcome(kind, tuple(changes), known)
+
+
+def _of_rules_in_force(ruleset: RuleSet, changes: Iterable[Change]) -> list[Change]:
+    return [change for change in changes if ruleset.by_id[change.rule].mode == "enforce"]
 
 
 def abandon(state: State, now_ns: int) -> tuple[Change, ...]:
@@ -122,6 +128,11 @@ def resolve(state: State, call_id: str, executed: bool, now_ns: int) -> tuple[Ch
     call is unknown (any more).
     """
     return resolved(state.of(Claims), call_id, executed, now_ns)
+
+
+def told(state: State, changes: Iterable[Change]) -> tuple[str, ...]:
+    """The calls whose outcome was unknown and is told by `changes` of `resolve`, before they are applied."""
+    return told_by(state.of(Claims), changes)
 
 
 def apply(state: State, changes: Iterable[Change]) -> None:

@@ -116,7 +116,11 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a call that was sent, and the changes that follow from it."""
+    """What became of a call that was sent, and the changes that follow from it.
+
+    `told`: earlier calls whose outcome was unknown; now it is known to be the same.
+    """
 
     kind: OutcomeKind
     changes: tuple[Change, ...] = ()
+    told: tuple[str, ...] = ()

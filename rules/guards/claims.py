@@ -11,6 +11,7 @@ Every step is a `Change` in the ledger. A step that is not in the table changes 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -103,18 +104,18 @@ def end_of(step: str, kind: OutcomeKind, answer: Answer) -> str:
 class Claim(msgspec.Struct):
     """One claim, in a state of `STEPS` but `free`. `client_keys`, `path`, `until` are keys of the indexes.
 
-    `call` is the latest that was let out under it, `first` the one that made it. `since_ns`: when it became unknown.
-    `key`: under which it went out, when that is known.
+    `call` is the latest that was let out under it, `earlier` are those before it whose outcome is unknown.
+    `since_ns`: when it came into this state. `key`: under which it went out, when that is known.
     """
 
     call: str
-    first: str
     state: str
     until_ns: int
     client_keys: tuple[str, ...]
     path: str
     until: str
     key: SentKey | None
+    earlier: list[str] = []
     stored: bool = False
     since_ns: int = 0
 
@@ -149,10 +150,16 @@ class Claims(msgspec.Struct):
             if state == "free":
                 self._drop(change.key)
             else:
-                held.call = data["call"]
                 held.state = state
                 held.stored = data.get("stored", False)
                 held.since_ns = data["at_ns"]
+                if change.op == "retry":
+                    held.earlier.append(held.call)
+                    held.call = data["call"]
+                elif (
+                    data.get("refused") and held.earlier
+                ):  # this call did nothing; what is unknown is the one before it
+                    held.call = held.earlier.pop()
         self._forget(data["at_ns"])
 
     def _add(self, key: str, claim: Claim) -> None:
@@ -195,10 +202,9 @@ class Claims(msgspec.Struct):
 
 def _made(data: dict[str, Any]) -> Claim:
     """The claim that a `claim` step makes. Older ones know no upstream key."""
-    call, key = data["call"], data.get("upstream_key")
+    key = data.get("upstream_key")
     return Claim(
-        call,
-        call,
+        data["call"],
         "claimed",
         data["until_ns"],
         tuple(data["client_keys"]),
@@ -218,12 +224,24 @@ def abandoned(claims: Claims, now_ns: int) -> tuple[Change, ...]:
 
 
 def resolved(claims: Claims, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
-    """A person has found out what became of `call_id`, the first or the latest call of unknown claims.
+    """A person has found out what became of `call_id`, a call of unknown claims.
 
     Nothing when none of its claims is unknown, or their windows are over: then there is nothing to resolve.
     """
     return tuple(
         Change("dedupe", "", key, "done" if executed else "release", {"at_ns": now_ns, "call": claim.call})
         for key, claim in claims.claims.items()
-        if claim.state == "unknown" and call_id in (claim.call, claim.first) and now_ns < claim.until_ns
+        if claim.state == "unknown" and call_id in (claim.call, *claim.earlier) and now_ns < claim.until_ns
     )
+
+
+def told(claims: Claims, changes: Iterable[Change]) -> tuple[str, ...]:
+    """The calls whose outcome was unknown and is told by `changes`, which are not applied yet."""
+    found: dict[str, None] = {}
+    for change in changes:
+        claim = claims.claims.get(change.key) if change.guard == Claims.verb else None
+        if claim is not None and change.op in ("done", "release") and claim.call == change.data["call"]:
+            found.update(dict.fromkeys(claim.earlier))
+            if claim.state == "unknown":
+                found[claim.call] = None
+    return tuple(found)

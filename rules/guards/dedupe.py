@@ -215,6 +215,8 @@ class Dedupe(msgspec.Struct, frozen=True):
             data: dict[str, Any] = {"at_ns": now_ns, "call": settled.call_id}
             if step == "done":
                 data["stored"] = settled.answer.stored
+            elif step == "unknown" and settled.kind == "not_executed":
+                data["refused"] = True
             changes.append(Change(self.verb, self.rule, begun.key, step, data))
         return tuple(changes)
 

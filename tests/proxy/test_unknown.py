@@ -58,6 +58,15 @@ def changes(ledger: Path, kind: str) -> list[dict[str, Any]]:
         connection.close()
 
 
+def outcomes(ledger: Path) -> list[tuple[str, str | None]]:
+    """Every call's decision and its outcome, as last heard of."""
+    connection = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
+    try:
+        return connection.execute("select decision, outcome from calls order by seq").fetchall()
+    finally:
+        connection.close()
+
+
 async def test_a_lost_outcome_is_asked_for_again_under_the_first_key(world: Any) -> None:
     here = await world(RULES)
     answers(here, answer(500), b"", answer(200, b'{"paid": 1}'))
@@ -67,6 +76,10 @@ async def test_a_lost_outcome_is_asked_for_again_under_the_first_key(world: Any)
     assert keys(here.upstream.hits) == [["try-0"]] * 3
     assert got[3].content == got[4].content == b'{"paid": 1}'
     assert "idempotent-replayed" in got[3].headers
+    await here.proxy.stop()
+    calls = outcomes(here.ledger)
+    assert [decision for decision, _ in calls] == ["allow"] * 3 + ["replay"] * 2
+    assert [outcome for _, outcome in calls] == ["done"] * 3 + [None] * 2, "the first two are no longer in doubt"
 
 
 async def test_without_a_key_it_is_not_sent_again(world: Any) -> None:

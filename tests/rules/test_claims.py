@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rules.decide import abandon, apply, keep_until_ns, resolve
+from rules.decide import abandon, apply, keep_until_ns, resolve, told
 from rules.decision import Answer, Change, Decision
 from rules.guards.claims import STEPS, Claims
 from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, json_body, rules
@@ -100,16 +100,16 @@ ANSWERS = [
     ("the stored refusal: nothing was executed", REFUSED, "allow anew"),
     ("the stored failure", Answer(500, complete=True, sent=True, replayed=True), "allow"),
     ("a redirection", answered(303), "allow"),
-    ("400", answered(400), "allow"),
-    ("401", answered(401), "allow"),
+    ("400", answered(400), "allow back"),
+    ("401", answered(401), "allow back"),
     ("409", answered(409), "allow"),
     ("a marked 409: still on its way", Answer(409, complete=True, sent=True, replayed=True), "allow"),
-    ("503 with Retry-After", answered(503, ("retry-after", "1")), "allow"),
+    ("503 with Retry-After", answered(503, ("retry-after", "1")), "allow back"),
     ("500", answered(500), "allow"),
     ("nothing", LOST, "allow"),
     ("half of a success", Answer(200, complete=False, sent=True), "allow"),
-    ("no connection", Answer(0, complete=False, sent=False), "allow"),
-    ("held back", WITHDRAWN, "allow"),
+    ("no connection", Answer(0, complete=False, sent=False), "allow back"),
+    ("held back", WITHDRAWN, "allow back"),
 ]
 
 
@@ -119,14 +119,35 @@ def test_the_answer_to_a_retry(answer: Answer, then: str) -> None:
     key = sent(world.ask(PAY))
     world.end(LOST)
     assert sent(world.ask(PAY)) == key
-    world.end(answer)
+    outcome = world.end(answer)
+    assert outcome.told == (("call-1",) if then in ("replay", "allow anew") else ())
     decision = world.ask(PAY, at=HOUR)
     if then == "replay":
         assert (decision.action, decision.replay_of) == ("replay", "call-2")
     else:
-        assert (sent(decision) == key) is (then == "allow")
-        assert decision.replay_of == ("call-2" if then == "allow" else "")
+        assert (sent(decision) == key) is (then != "allow anew")
+        unknown = {"allow": "call-2", "allow back": "call-1", "allow anew": ""}
+        assert decision.replay_of == unknown[then], "a retry that was refused is not in doubt itself"
     assert world.refold() == world.state
+
+
+def test_a_success_tells_the_outcome_of_all_attempts() -> None:
+    world = world_of("24h", "{key: body.n}")
+    for answer in (LOST, LOST, answered(401)):
+        assert world.do(PAY, answer) == "allow"
+        assert world.refold() == world.state
+    world.ask(PAY)
+    outcome = world.end(OK)
+    assert (outcome.kind, outcome.told) == ("done", ("call-1", "call-2"))
+
+
+def test_what_is_only_watched_tells_nothing() -> None:
+    """A rule in monitor mode counts a retry that had no key: its success says nothing about the first call."""
+    watched = "{id: w, tool: [pay, say], mode: monitor, dedupe: 24h}"
+    world = World(f"{TOOLS}rules: [{{id: go, tool: [pay, say], allow: true}}, {watched}]")
+    world.do(PAY, LOST)
+    world.ask(PAY)
+    assert world.end(OK).told == ()
 
 
 def test_a_first_call_that_meets_a_conflict_may_have_company_on_its_way() -> None:
@@ -163,21 +184,22 @@ def test_a_retry_blocks_beyond_the_window() -> None:
     assert world.ask(PAY, at=2 * HOUR).code == "duplicate-in-flight"
 
 
-WHO = [("call-1", True), ("call-3", True), ("call-2", False), ("call-9", False)]
+WHO = [("call-1", True), ("call-2", True), ("call-4", True), ("call-3", False), ("call-9", False)]
 
 
 @pytest.mark.parametrize(("named", "known"), WHO)
 @pytest.mark.parametrize("executed", [True, False])
-def test_a_person_resolves_by_the_first_or_the_latest_call(named: str, known: bool, executed: bool) -> None:
+def test_a_person_resolves_by_any_call_that_is_in_doubt(named: str, known: bool, executed: bool) -> None:
     world = world_of("24h", "{key: body.n}")
-    for _ in range(3):
-        world.do(PAY, LOST)
+    for answer in (LOST, answered(500), answered(401), LOST):
+        assert world.do(PAY, answer) == "allow"
     changes = resolve(world.state, named, executed, world.at_ns)
-    world.record(changes)
     assert len(changes) == (2 if known else 0)
+    assert told(world.state, changes) == (("call-1", "call-2", "call-4") if known else ())
+    world.record(changes)
     decision = world.ask(PAY)
     if not known:
-        assert decision.replay_of == "call-3"
+        assert decision.replay_of == "call-4"
     elif executed:
         assert (decision.code, decision.executed) == ("duplicate-not-replayable", "yes")
     else:
