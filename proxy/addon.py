@@ -63,6 +63,7 @@ class Addon:
         self._own = own
         self._pool = BufferPool()
         self._agents: dict[str, str] = {}
+        self._credentials: dict[str, list[str]] = {}
         self._live: dict[str, set[Exchange]] = {}
         self._exact: dict[str, set[tuple[str, int]]] = {}
         self.stopping = False
@@ -75,8 +76,9 @@ class Addon:
         asked = Asked("CONNECT", flow.request.http_version)
         flow.response = _response(_policy_error(False, False))
         try:
-            agent = self._identify(_values(flow.request.headers.fields, b"proxy-authorization"))
-            self._agents[flow.client_conn.id] = agent
+            credentials = _values(flow.request.headers.fields, b"proxy-authorization")
+            self._agents[flow.client_conn.id] = self._identify(credentials)
+            self._credentials[flow.client_conn.id] = credentials
         except WireError as error:
             reply = self._gate.refuse_unread(_stub(flow, ""), call_id, error, asked)
             flow.response = _response(reply)
@@ -152,10 +154,8 @@ class Addon:
         if self.stopping:
             raise WireError("shutting-down", "Borderpost is stopping, so this call was not sent.")
         headers: Fields = request.headers.fields
-        credentials = _values(headers, b"proxy-authorization")
-        agent = self._agents.get(flow.client_conn.id)
-        if agent is None or credentials:
-            agent = self._identify(credentials)
+        credentials = _values(headers, b"proxy-authorization") or self._credentials.get(flow.client_conn.id, [])
+        agent = self._identify(credentials)  # once more for each call: the token may have been taken away since
         run = self._gate.runs.run_of(agent, self._gate.clock.now_ns())
         call = read_head(
             Head(
@@ -378,6 +378,7 @@ class Addon:
         self.give_up(client, "its client left")
         self._live.pop(client.id, None)
         self._agents.pop(client.id, None)
+        self._credentials.pop(client.id, None)
         self._exact.pop(client.id, None)
 
     def give_up(self, client: connection.Client, reason: str) -> None:

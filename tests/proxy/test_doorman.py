@@ -103,3 +103,16 @@ async def test_the_agent_of_a_tunnel_is_the_agent_of_its_calls_and_its_token_sta
     async with here.client() as client:
         assert (await client.get("/a")).json()["code"] == "no-allow"
     assert [hit.header("proxy-authorization") for hit in here.upstream.hits] == [None]
+
+
+async def test_a_token_that_was_taken_away_is_refused_in_tunnels_that_are_open(world) -> None:  # type: ignore[no-untyped-def]
+    here = await world(RULES)
+    agents = Agents(here.settings.confdir)
+    token = agents.add("support", NOW_NS)
+    host, port = here.proxy.address
+    async with here.client(proxy=f"http://support:{token}@{host}:{port}") as client:
+        assert (await client.get("/a")).status_code == 200
+        agents.remove("support")
+        refused = await client.get("/a")
+    assert (refused.status_code, refused.json()["code"]) == (407, "proxy-auth-required")
+    assert len(here.upstream.hits) == 1
