@@ -21,6 +21,7 @@ import sqlite3
 import ssl
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -72,15 +73,22 @@ FEW_STEPS = tuple(
 
 
 class Proxies:
-    """One `serve` after the other on the same ledger, and an upstream that outlives them."""
+    """One `serve` after the other on the same ledger, and an upstream that outlives them.
 
-    def __init__(self, directory: Path, quota: int = QUOTA) -> None:
+    `disk`: where the ledger is; `within`: the words of a command that runs the proxies in surroundings of its own.
+    """
+
+    def __init__(
+        self, directory: Path, quota: int = QUOTA, *, disk: Path | None = None, within: Sequence[str] = ()
+    ) -> None:
         authority = trustme.CA()
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(tls)
         authority.cert_pem.write_to_path(str(directory / "upstream.pem"))
         self.upstream = Upstream(tls)
         self.directory = directory
+        self.disk = disk or directory
+        self.within = within
         self.quota = quota
         self.url = ""
         self.pid = 0
@@ -91,7 +99,7 @@ class Proxies:
         self.write_rules("")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BORDERPOST_")}
         self._launcher = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.crash.launcher"),
+            *(*self.within, sys.executable, "-m", "tests.crash.launcher"),
             cwd=HOUSE,
             env=environment | {"HOME": str(self.directory), "COVERAGE_PROCESS_START": ""},
             stdin=asyncio.subprocess.PIPE,
@@ -116,9 +124,8 @@ class Proxies:
 
     async def start(self, step: str = "", token: str = "-", hit: int = 1) -> bool:
         """Start a proxy that kills itself at `step`. False when it died before it listened."""
-        arguments = {"--rules": "rules.yaml", "--ledger": "ledger.db", "--confdir": "confdir"}
-        arguments |= {"--upstream-ca": "upstream.pem"}
-        argv = ["serve", "--listen", "127.0.0.1:0"]
+        arguments = {"--rules": "rules.yaml", "--confdir": "confdir", "--upstream-ca": "upstream.pem"}
+        argv = ["serve", "--listen", "127.0.0.1:0", "--ledger", str(self.disk / "ledger.db")]
         for name, file in arguments.items():
             argv += [name, str(self.directory / file)]
         assert self._launcher is not None and self._launcher.stdin is not None
@@ -158,12 +165,17 @@ class Proxies:
         origin = f"https://localhost:{self.upstream.port}"
         return httpx.AsyncClient(proxy=self.url, verify=trust, base_url=origin, timeout=60, trust_env=False)
 
+    def seen_from_here(self, path: Path) -> Path:
+        """Where we find what is at `path` in the surroundings of the proxies."""
+        assert self._launcher is not None
+        return Path(f"/proc/{self._launcher.pid}/root") / path.relative_to("/") if self.within else path
+
     def ledger(self) -> Ledger:
         """What the dead process left on the disk; the original is not touched."""
         copy = self.directory / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir()
-        for file in self.directory.glob("ledger.db*"):
+        for file in self.seen_from_here(self.disk).glob("ledger.db*"):
             shutil.copy(file, copy)
         return Ledger(copy / "ledger.db")
 
