@@ -4,7 +4,7 @@ PY = .venv/bin/python
 JOBS = 2
 KILLS = 500
 
-.PHONY: help venv demo test crash cover lint fix bench docs lock clean
+.PHONY: help venv demo test tamper crash cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: venv ## all tests (PYTEST="-k words" to choose)
 
 crash: venv ## kill -9 at every step of everything, often (KILLS=500)
 	CRASH_KILLS=$(KILLS) $(PY) -m pytest -s tests/crash
+
+tamper: venv ## change every byte of a ledger, one at a time: `log verify` has to see it
+	BORDERPOST_TAMPER=all $(PY) -m pytest -s -n 0 tests/proxy/ledger/test_verify.py
 
 cover: venv ## every branch of rules/ is tested by tests/rules
 	HYPOTHESIS_PROFILE=cover $(PY) -m coverage run -m pytest tests/rules

@@ -806,6 +806,134 @@ def log_stats(given: dict[str, Any], filters: Filters, groupings: tuple[Any, ...
         _print("\n\n".join("\n".join(calls.list_stats(by, rows, *_table_room())) for by, rows in stats.items() if rows))
 
 
+@log.command("verify")
+@click.option(
+    "--anchor",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A checkpoint that was exported and kept elsewhere.",
+)
+@click.option("--key", metavar="KEY", help="The ledger's public key. Default: that of the confdir.")
+@shared("ledger", "confdir")
+@as_json
+@click.pass_context
+def log_verify(ctx: click.Context, anchor: Path | None, key: str | None, json_wanted: bool) -> None:
+    """Check that the record is as it was written.
+
+    Ends with 0 when it is, 1 when it is not, and 3 when nobody can know: without an anchor, nothing shows that no entry
+    was cut off the end.
+
+    \b
+    Examples:
+      borderpost log checkpoint --export monday.note     (keep it elsewhere)
+      borderpost log verify --anchor monday.note
+    """
+    from proxy import anchors
+    from proxy.ledger.verify import verify
+    from proxy.report import verified
+    from proxy.report.progress import Progress
+
+    note = anchors.read(anchor) if anchor else None
+    public = anchors.public_key(key, _confdir(ctx.obj))
+    with Progress("verifying") as progress:
+        verdict = verify(_ledger(ctx.obj), note, public, progress.tell)
+    if json_wanted:
+        _print_json(verdict)
+    else:
+        _print(verified.show(verdict, *_room()))
+    ctx.exit(verified.EXIT_CODES[verdict.result])
+
+
+@log.command("checkpoint")
+@click.option("--export", type=click.Path(path_type=Path), metavar="FILE", help="Write the signed checkpoint here.")
+@click.option("--public-key", is_flag=True, help="Print the key that checks it, instead of the checkpoint.")
+@shared("ledger", "confdir")
+@click.pass_obj
+def log_checkpoint(given: dict[str, Any], export: Path | None, public_key: bool) -> None:
+    """Sign what is on record, and print or export the signature.
+
+    \b
+    Examples:
+      borderpost log checkpoint
+      borderpost log checkpoint --export monday.note
+      borderpost log checkpoint --public-key
+    """
+    from proxy import anchors
+
+    result = _command(given, "checkpoint", {})
+    with _reader(given) as reader:
+        made = reader.checkpoint(result["seq"])
+    if export is not None:
+        anchors.write(export, made.note)
+        _say(f"wrote {export}: keep it where whoever can change the ledger cannot change it")
+    if public_key:
+        click.echo(made.key)
+    elif export is None:
+        click.echo(made.note, nl=False)
+
+
+@log.command("prune")
+@click.option("--older-than", metavar="SPAN", required=True, help="Such as 90d, 12w.")
+@shared("ledger", "confdir")
+@click.pass_obj
+def log_prune(given: dict[str, Any], older_than: str) -> None:
+    """Give up what was read of old calls, and what was said of it. The decisions themselves stay.
+
+    \b
+    Example:
+      borderpost log prune --older-than 90d
+    """
+    from proxy.report.moments import MomentError, read_span
+    from proxy.report.progress import Progress
+
+    try:
+        before_ns = time.time_ns() - read_span(older_than)
+    except MomentError as error:
+        raise click.BadParameter(str(error), param_hint="--older-than") from None
+    result = _command(given, "prune", {"before_ns": before_ns})
+    through, entries = result["through"], result["entries"]
+    with _reader(given) as reader, Progress("pruning") as progress:
+        # A proxy goes on deciding meanwhile, so it gives them up bit by bit.
+        while (first := reader.first_payload()) is not None and first <= through:
+            progress.tell(first, through)
+            time.sleep(0.05)
+    _say(f"pruned entries up to {through}: {entries} of them now" if entries else "nothing that is sealed is that old")
+
+
+@cli.command()
+@click.option("--executed/--not-executed", default=None, help="Whether it took effect.")
+@click.option("--note", required=True, metavar="TEXT", help="How you know; it is recorded with your name.")
+@shared("ledger", "confdir")
+@click.argument("id")
+@click.pass_obj
+def resolve(given: dict[str, Any], executed: bool | None, note: str, id: str) -> None:
+    """Say what became of a call whose outcome is unknown, so that its repetitions are no longer held up.
+
+    Executed, they are refused as duplicates; not executed, the next one is sent. ID may be its beginning, or the call's
+    number in the list.
+
+    \b
+    Example:
+      borderpost resolve c_01k --not-executed --note "no such refund at Stripe"
+    """
+    from proxy.report import calls
+
+    if executed is None:
+        raise click.UsageError("say whether it took effect: `--executed` or `--not-executed`")
+    with _reader(given) as reader:
+        call_id = calls.find(reader, id).call.id
+    _command(given, "resolve", {"call": call_id, "executed": executed, "note": note})
+    _say(f"recorded: {call_id} was {'executed' if executed else 'not executed'}")
+
+
+def _command(given: dict[str, Any], name: str, data: dict[str, Any]) -> Any:
+    """The result of a command to whoever owns the ledger."""
+    from proxy import desk
+    from proxy.osuser import os_user
+
+    return desk.command(_ledger(given), _confdir(given), name, data, os_user())
+
+
 def _reader(given: dict[str, Any]) -> LedgerReader:
     from proxy.ledger.query import LedgerReader
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import getpass
 import hashlib
 import logging
 import os
@@ -22,6 +21,7 @@ from proxy.agents import Agents
 from proxy.ca import ensure_ca
 from proxy.clock import Clock
 from proxy.confdir import Confdir
+from proxy.desk import Desk
 from proxy.doorman import Doorman
 from proxy.gate import Gate
 from proxy.ledger.entries import BootEntry, CommandEntry
@@ -29,6 +29,7 @@ from proxy.ledger.ids import RANDOM_BYTES, new_id
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.master import Master
+from proxy.osuser import os_user
 from proxy.rulefiles import RuleFiles
 from proxy.runs import Runs
 from proxy.settings import Settings
@@ -78,6 +79,8 @@ class Proxy:
             runs = Runs(settings.run, lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES), "r"))
             self._gate = Gate(self._rules.loaded.ruleset, self._ledger, self._clock, runs)
             self._gate.remember()
+            self._desk = Desk(self._ledger, self._clock, self._gate)
+            self._gate.look = self._desk.look
             self._addon = Addon(
                 self._gate,
                 Doorman(settings, agents),
@@ -104,6 +107,7 @@ class Proxy:
             raise
         self._flushing = asyncio.create_task(self._flush())
         self._mending = asyncio.create_task(self._mend())
+        self._looking = asyncio.create_task(self._desk.keep_looking())
         if settings.reload:
             self._following = asyncio.create_task(self._follow())
 
@@ -123,7 +127,7 @@ class Proxy:
             await asyncio.sleep(MEND_S)
             if self._ledger.failed:
                 try:
-                    if await self._gate.recover(_os_user()):
+                    if await self._gate.recover(os_user()):
                         self._gate.use(self._rules.loaded.ruleset, self._rules.files)
                         log.warning("the ledger can be written again: calls are let out")
                 except LedgerError as error:
@@ -171,12 +175,13 @@ class Proxy:
             await asyncio.gather(self._following, return_exceptions=True)
         await self._addon.drain(DRAIN_S)
         await self._master.close()
-        for task in (self._flushing, self._mending):
+        for task in (self._flushing, self._mending, self._looking):
             task.cancel()
-        await asyncio.gather(self._flushing, self._mending, return_exceptions=True)
+        await asyncio.gather(self._flushing, self._mending, self._looking, return_exceptions=True)
+        self._desk.close()
         try:
             self._gate.flush(everything=True)
-            self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", _os_user(), {}))
+            self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", os_user(), {}))
             self._ledger.checkpoint(self._clock.now_ns())
         finally:
             self._ledger.close()
@@ -195,11 +200,3 @@ def _upstream_roots(directory: Path, further: tuple[Path, ...]) -> Path:
         fresh.write_bytes(bundle)
         fresh.replace(file)
     return file
-
-
-def _os_user() -> str:
-    """Who we run as: a name where there is one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

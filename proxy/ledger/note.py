@@ -97,9 +97,10 @@ def parse_note(text: str) -> Note:
 
 def parse_verifier(text: str) -> Verifier:
     """The public key in `text`, as `Verifier` writes it. Raises `NoteError` when it is none."""
-    name, _, rest = text.strip().rpartition("+")[0].rpartition("+")
-    data = _base64(text.strip().rpartition("+")[2])
-    if not name or data[:1] != ED25519 or len(data) != 1 + HASH_BYTES or rest != _key_hash(name, data[1:]).hex():
+    name, _, rest = text.strip().partition("+")
+    key_hash, _, key = rest.partition("+")
+    data = _base64(key)
+    if not name or data[:1] != ED25519 or len(data) != 1 + HASH_BYTES or key_hash != _key_hash(name, data[1:]).hex():
         raise NoteError("this is no public key: `borderpost log checkpoint --public-key` prints one")
     return Verifier(name, data[1:])
 

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.ledger import schema
-from proxy.ledger.entries import LedgerError, RulesetEntry
+from proxy.ledger.entries import CheckpointEntry, LedgerError, RulesetEntry
 from proxy.ledger.rows import entry_of
 from rules.decision import Change, Violation
 
@@ -215,6 +215,20 @@ class LedgerReader:
             sql, values = calls_query(filters, (bounds[0], high))
             rows = connection.execute(text(sql), {**values, "limit": limit}).all()
         return tuple(_call_row(row) for row in rows)
+
+    def first_payload(self) -> int | None:
+        """The first entry whose payload was not given up; None when there is no payload."""
+        with self._connect() as connection:
+            found: int | None = connection.execute(text("SELECT min(seq) FROM payloads")).scalar()
+        return found
+
+    def checkpoint(self, seq: int) -> CheckpointEntry:
+        """The checkpoint in entry `seq`."""
+        with self._connect() as connection:
+            row = connection.execute(text("SELECT * FROM entries WHERE seq = :seq"), {"seq": seq}).one()
+        entry = entry_of(tuple(row))
+        assert isinstance(entry, CheckpointEntry)
+        return entry
 
     def last_seq(self) -> int:
         """The seq of the last entry: where `tail` begins."""

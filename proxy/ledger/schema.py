@@ -7,6 +7,8 @@ words such as outcomes: they cannot be widened without rebuilding a table that m
 from __future__ import annotations
 
 import secrets
+import sqlite3
+from functools import cache
 from pathlib import Path
 
 from sqlalchemy import (
@@ -20,6 +22,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    create_engine,
     inspect,
     text,
 )
@@ -333,3 +336,26 @@ def last_entry(connection: Connection) -> tuple[int, bytes, int]:
 def origin_of(connection: Connection) -> str:
     """The ledger's name, which its checkpoints bear."""
     return str(connection.execute(text("SELECT value FROM meta WHERE name = 'origin'")).scalar_one())
+
+
+type Form = dict[tuple[str, str], list[str]]
+"""What a file consists of: (kind, name) -> the words of the statement that made it."""
+
+FORM = "SELECT type, name, coalesce(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'"
+
+
+@cache
+def form() -> Form:
+    """The form of every ledger of this version."""
+    engine = create_engine("sqlite://")
+    try:
+        with engine.connect() as connection:
+            make(connection)
+            return {(kind, name): sql.split() for kind, name, sql in connection.exec_driver_sql(FORM).all()}
+    finally:
+        engine.dispose()
+
+
+def form_of(connection: sqlite3.Connection) -> Form:
+    """The form of the file behind `connection`. The statistics that ANALYZE leaves do not count."""
+    return {(kind, name): sql.split() for kind, name, sql in connection.execute(FORM)}

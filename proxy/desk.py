@@ -1,0 +1,145 @@
+"""The desk: where commands are carried out, by whoever owns the ledger: a proxy, or for a moment the command line.
+
+A command becomes an entry, or is refused with a sentence. A new one is a function here and a line in `HANDLERS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from proxy.clock import Clock
+from proxy.confdir import Confdir
+from proxy.gate import Gate
+from proxy.ledger.commands import Command, CommandError, Data, Inbox, submit
+from proxy.ledger.store import Ledger, LedgerError
+from proxy.ledger.vault import Vault
+from proxy.owner import owner_of
+from proxy.runs import Runs
+from rules.load import load
+
+LOOK_S = 0.1
+"""How often an idle proxy looks for commands. One that decides looks before each decision."""
+
+log = logging.getLogger("borderpost")
+
+type Result = Mapping[str, Any]
+
+
+class Desk:
+    """Carries out commands on `ledger`, and on what `gate` remembers of it."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, gate: Gate) -> None:
+        self.ledger = ledger
+        self.clock = clock
+        self.gate = gate
+        self._inbox = Inbox(ledger.path)
+
+    def look(self) -> None:
+        """Carry out what was left since the last look. Raises `LedgerError` when nobody can look or record."""
+        for command in self._inbox.poll():
+            try:
+                result = self.carry_out(command)
+            except CommandError as error:
+                self.ledger.reply(command.id, False, _text({"error": str(error)}))
+            else:
+                self.ledger.reply(command.id, True, _text(result))
+
+    def carry_out(self, command: Command) -> Result:
+        """Do what is wanted; what is appended for it is not durable yet. Raises `CommandError`."""
+        handler = HANDLERS.get(command.name)
+        if handler is None:
+            raise CommandError(f"the proxy does not know `{command.name}`: it is of another version than this command")
+        return handler(self, command)
+
+    async def keep_looking(self) -> None:
+        """Look now and then, for as long as it is not cancelled."""
+        while True:
+            try:
+                self.look()
+            except LedgerError as error:
+                log.error("commands cannot be carried out: %s", error)
+            await asyncio.sleep(LOOK_S)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._inbox.close()
+
+
+def checkpoint(desk: Desk, command: Command) -> Result:
+    """Seal everything that is recorded."""
+    seq = desk.ledger.checkpoint(desk.clock.now_ns())
+    if not seq:
+        raise CommandError("nothing is recorded yet, so there is nothing to sign")
+    return {"seq": seq}
+
+
+def prune(desk: Desk, command: Command) -> Result:
+    """Give up the payloads of what is older than `before_ns`."""
+    before_ns = command.data.get("before_ns")
+    if not isinstance(before_ns, int):
+        raise CommandError("`prune` needs a time")
+    through, entries = desk.ledger.prune(desk.clock.now_ns(), before_ns, command.by)
+    return {"through": through, "entries": entries}
+
+
+def resolve(desk: Desk, command: Command) -> Result:
+    """Settle a call whose outcome is unknown, as a person says."""
+    call, executed, note = (command.data.get(name) for name in ("call", "executed", "note"))
+    if not isinstance(call, str) or not isinstance(executed, bool) or not isinstance(note, str):
+        raise CommandError("`resolve` needs a call, whether it was executed, and a note")
+    if not desk.gate.resolve(call, executed, note, command.by):
+        raise CommandError(
+            f"nothing waits for the outcome of `{call}`: it is known, its window is over, or no `dedupe` rule applied"
+        )
+    return {"call": call, "executed": executed}
+
+
+HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {"checkpoint": checkpoint, "prune": prune, "resolve": resolve}
+REMEMBERING = {"resolve"}
+"""Commands that need the state, which takes a while to gather from a long ledger."""
+
+
+def command(path: Path, confdir: Path, name: str, data: Data, by: str) -> Result:
+    """Have a command carried out on the ledger at `path`: by the proxy that owns it, else here and now.
+
+    What it changed is durable when this returns. Raises `CommandError`, `LedgerError` or `ConfdirError`.
+    """
+    if not path.exists():
+        raise LedgerError(f"there is no ledger at `{path}`: nothing was recorded yet, or give `--ledger`")
+    while True:
+        owner = owner_of(path)
+        if owner is None:
+            return asyncio.run(_here(path, confdir, Command(0, name, data, by)))
+        result = submit(path, name, data, by, lambda owner=owner: owner_of(path) == owner)  # type: ignore[misc]
+        if result is not None:
+            return result
+
+
+async def _here(path: Path, confdir: Path, wanted: Command) -> Result:
+    """Own the ledger for as long as it takes to carry out `wanted`."""
+    ledger = Ledger.open(path, Vault.of(Confdir.open(confdir)), owner=f"borderpost {wanted.name}")
+    try:
+        clock = Clock()
+        clock.advance(ledger.last_ns)
+        gate = Gate(load([], {}).ruleset, ledger, clock, Runs("", lambda now_ns: ""))
+        if wanted.name in REMEMBERING:
+            gate.remember()
+        desk = Desk(ledger, clock, gate)
+        try:
+            result = desk.carry_out(wanted)
+        finally:
+            desk.close()
+        await ledger.idle()
+        return result
+    finally:
+        ledger.close()
+
+
+def _text(result: Result) -> str:
+    return msgspec.json.encode(result).decode()
