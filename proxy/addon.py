@@ -308,7 +308,7 @@ class Addon:
         admission = exchange.admission
         if admission is None or admission.reply is not None or exchange.settled:
             return
-        message = _one_line(flow.error.msg if flow.error else "")
+        message = _one_line(flow.error.msg if flow.error else "").removeprefix("Connection killed: ")
         begun = flow.response is not None and flow.response.stream
         answer = Answer(
             status=flow.response.status_code if flow.response is not None and begun else 0,

@@ -320,7 +320,7 @@ class _Deciding:
                 continue
             if missed is not None and rule.mode == "monitor":
                 missed += (Miss("", "", "it is in monitor mode, where an allow grants nothing"),)
-            if missed and (not nearest or len(missed) < len(nearest)):
+            if missed and (not nearest or _distance(missed) < _distance(nearest)):
                 nearest, rule_id = missed, rule.id
         if not nearest:
             detail = f"No rule allows this call. {BY_POLICY}"
@@ -507,6 +507,11 @@ PAUSING = frozenset({"rate-limited", "upstream-cooldown"})
 """Refusals that time alone mends."""
 
 _EXECUTED_FIRST = ("unknown", "yes", "no")
+
+
+def _distance(misses: Sequence[Miss]) -> tuple[int, int]:
+    """How far an allow was from permitting the call; the farthest is one that the caller cannot come nearer to."""
+    return sum(not miss.field for miss in misses), len(misses)
 
 
 def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violation]:

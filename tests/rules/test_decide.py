@@ -111,6 +111,18 @@ def test_the_nearest_allow_may_be_excused_or_watched() -> None:
     assert "monitor mode" in watched.detail
 
 
+def test_an_allow_that_the_agent_can_come_nearer_to_is_named_first() -> None:
+    decision = decided(
+        """
+rules:
+  - {id: a, match: "POST https://**", unless: {agent: ann}, allow: true}
+  - {id: b, match: "POST https://**", where: {body.amount: {lte: 5000}}, allow: true}
+""",
+        make('{"amount": 6000}'),
+    )
+    assert "body.amount" in decision.detail
+
+
 def test_the_reason_of_a_deny_is_what_the_agent_reads() -> None:
     decision = decided(SHOP, call("DELETE", "/x"))
     assert decision.detail == "Archive it instead. It was decided by policy, and nothing was executed."
