@@ -113,10 +113,11 @@ class Gate:
         if not self._ledger.failed or not await asyncio.to_thread(self._ledger.mend, entry):
             return False
         self._state, unsettled = await asyncio.to_thread(fold, (entry for _, entry in self._ledger.history()))
-        for outcome, stored in self._ledger.resume():
-            if unsettled.pop(outcome.id, None) is not None:
+        owed, lost = self._ledger.resume()
+        for outcome, stored in owed:
+            if unsettled.pop(outcome.id, None) is not None or outcome.id not in lost:
                 decide.apply(self._state, outcome.changes)
-                self._ledger.append(outcome, stored)
+                self._conclude(outcome, stored)
         for admission in self._unrecorded:  # those whose decision has reached the disk, though its commit failed
             if admission.call_id in unsettled:
                 self.settle(admission, withdrawn("its decision seemed not to be recorded"))
@@ -268,7 +269,7 @@ class Gate:
                 claims = decide.abandon(self._state, now_ns)
                 outcome = Outcome("unknown", tuple(one for one in claims if one.data["call"] == admission.call_id))
             decide.apply(self._state, outcome.changes)
-            self._ledger.append(
+            self._conclude(
                 OutcomeEntry(
                     at_ns=now_ns,
                     id=admission.call_id,
@@ -285,10 +286,15 @@ class Gate:
             )
             for call_id in outcome.told:
                 self._tell(call_id, outcome.kind, f"told by the answer to {admission.call_id}")
-        except LedgerError as error:
-            log.error("an outcome could not be recorded: %s", error)
         finally:
             self._wake(admission.call_id)
+
+    def _conclude(self, outcome: OutcomeEntry, stored: StoredAnswer | None = None) -> None:
+        """Record `outcome`. One that cannot be recorded now is kept by the ledger until `recover`."""
+        try:
+            self._ledger.append(outcome, stored)
+        except LedgerError as error:
+            log.error("an outcome cannot be recorded for now: %s", error)
 
     def resolve(self, call_id: str, executed: bool, note: str, by: str) -> bool:
         """OS user `by` has found out whether `call_id`, whose outcome is unknown, took effect. Recorded.
@@ -309,7 +315,7 @@ class Gate:
     def _tell(self, call_id: str, outcome: OutcomeKind, how: str) -> None:
         """Record what has come out about an earlier call, whose outcome was unknown."""
         now_ns = self.clock.now_ns()
-        self._ledger.append(OutcomeEntry(now_ns, call_id, outcome, status=0, duration_ns=0, error=how))
+        self._conclude(OutcomeEntry(now_ns, call_id, outcome, status=0, duration_ns=0, error=how))
 
     def _wake(self, call_id: str) -> None:
         """Tell the twins that wait for `call_id` that it has come to its end."""

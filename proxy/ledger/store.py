@@ -110,6 +110,7 @@ class Ledger:
         self._reader = open_reader(path)
         self._attempted = (self._seq, self._head)
         self._owed: list[Owed] = []
+        self._lost: set[str] = set()
         self._mending = threading.Lock()
         self._kept: dict[str, StoredAnswer] = {}
         self._pending: list[Item] = []
@@ -352,16 +353,18 @@ class Ledger:
             self._durable_seq = self._seq
             return True
 
-    def resume(self) -> list[Owed]:
-        """After `mend`: take entries again. Returns the outcomes that could not be recorded; append them first."""
+    def resume(self) -> tuple[list[Owed], set[str]]:
+        """After `mend`: take entries again. Returns the outcomes that could not be recorded, to be appended first, and
+        the ids of the calls whose decision could not be."""
         self._release()
         with self._changed:
             owed, self._owed = self._owed, []
+            lost, self._lost = self._lost, set()
             self._replies.clear()
             self._urgent = False
             self._failure = ""
         self._start_writer()
-        return owed
+        return owed, lost
 
     def _write_batches(self) -> None:
         """The writer thread: as long as the ledger is open, or until a batch cannot be written."""
@@ -496,6 +499,8 @@ class Ledger:
             for _, entry, answer in (*batch, *self._pending):
                 if isinstance(entry, OutcomeEntry):
                     self._owed.append((entry, answer))
+                elif isinstance(entry, DecisionEntry):
+                    self._lost.add(entry.id)
             self._pending.clear()
             self._kept.clear()
         self._wake_loop()
