@@ -42,6 +42,7 @@ TEXT: Schema = {"type": "string", "minLength": 1}
 TEXTS = one_or_list(TEXT)
 MATCHES = one_or_list({"anyOf": [ref("pattern"), ref("match")]})
 HEADER: Schema = {"type": "string", "pattern": f"^{HEADER_NAME}$"}
+DURATION: Schema = {"type": "string", "pattern": "^[0-9]+(ms|s|m|min|h|d)$"}
 MODE: Schema = {"enum": list(MODES)}
 
 FILE: dict[str, Word] = {
@@ -78,7 +79,7 @@ TOOL: dict[str, Word] = {
 
 UPSTREAM_KEY: dict[str, Word] = {
     "header": Word("The header that holds the key.", HEADER),
-    "retention": Word("How long the API remembers a key, such as 24h. Default: 24h.", {"type": "string"}),
+    "retention": Word("How long the API remembers a key, such as 24h. Default: 24h.", DURATION),
 }
 
 MATCH: dict[str, Word] = {

@@ -49,7 +49,7 @@ MEANINGS: dict[str, str] = {
         "broken connection, 408, or a 5xx other than 503 with `Retry-After`. To send it again could do it twice, so "
         "it is refused until the window of its `dedupe` ends. Where the API knows repetitions by a key, say so with "
         "`upstream_key` at the tool: then it is sent again under the first key. Look at the API itself whether it "
-        "happened; `borderpost log show ID` shows the first attempt."
+        "happened, and say so with `borderpost resolve ID`; `borderpost log show ID` shows the first attempt."
     ),
     "rate-limited": (
         "A `throttle` had no room. The refusal says which limit it was and when there is room again; `Retry-After` "
