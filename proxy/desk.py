@@ -24,7 +24,7 @@ from proxy.runs import Runs
 from rules.load import load
 
 LOOK_S = 0.1
-"""How often an idle proxy looks for commands. One that decides looks before each decision."""
+"""How often a proxy looks for commands. It also listens before each decision."""
 
 log = logging.getLogger("borderpost")
 
@@ -39,6 +39,11 @@ class Desk:
         self.clock = clock
         self.gate = gate
         self._inbox = Inbox(ledger.path)
+
+    def listen(self) -> None:
+        """Look, if somebody knocked: takes a microsecond if not."""
+        if self._inbox.knocked():
+            self.look()
 
     def look(self) -> None:
         """Carry out what was left since the last look. Raises `LedgerError` when nobody can look or record."""

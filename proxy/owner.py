@@ -16,10 +16,15 @@ class Owner(msgspec.Struct, frozen=True):
     command: str
 
 
+def lock_path(ledger: Path) -> Path:
+    """The file beside `ledger` that its owner has locked."""
+    return ledger.with_name(ledger.name + ".lock")
+
+
 def owner_of(ledger: Path) -> Owner | None:
     """The process that owns `ledger`, or None when there is none."""
     try:
-        lock = os.open(ledger.with_name(ledger.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(lock_path(ledger), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -80,7 +80,7 @@ class Proxy:
             self._gate = Gate(self._rules.loaded.ruleset, self._ledger, self._clock, runs)
             self._gate.remember()
             self._desk = Desk(self._ledger, self._clock, self._gate)
-            self._gate.look = self._desk.look
+            self._gate.look = self._desk.listen
             self._addon = Addon(
                 self._gate,
                 Doorman(settings, agents),

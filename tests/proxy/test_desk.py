@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from proxy import desk
 from proxy.ledger.commands import CommandError
 from proxy.ledger.entries import LedgerError
 from proxy.ledger.query import LedgerReader
+from proxy.owner import lock_path
 from tests.proxy.conftest import Hit, MakeWorld, World, answer
 from tests.proxy.ledger.samples import open_ledger, refusal
 
@@ -45,12 +47,13 @@ async def test_a_proxy_that_runs_makes_the_checkpoint(world: MakeWorld) -> None:
 
 
 async def test_a_command_is_carried_out_before_the_next_decision(world: MakeWorld) -> None:
-    """Written by hand, so that nobody waits for it: the call that is made next comes after it."""
+    """Left by hand, so that nobody waits for it: the call that is made next comes after it."""
     running = await world(RULES)
     async with running.client() as client:
         await client.post("/first")
         with closing(sqlite3.connect(running.ledger)) as connection, connection:
             connection.execute("INSERT INTO commands (name, data, by) VALUES ('checkpoint', '{}', 'ada')")
+        os.utime(lock_path(running.ledger))
         await client.post("/second")
     found = ask(
         running.ledger,

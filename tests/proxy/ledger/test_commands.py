@@ -54,6 +54,17 @@ def test_what_was_left_for_an_earlier_owner_is_not_carried_out(tmp_path: Path) -
     ledger.close()
 
 
+def test_a_knock_is_heard_once(ledger: Ledger) -> None:
+    inbox = Inbox(ledger.path)
+    assert [inbox.knocked(), inbox.knocked()] == [True, False], "what was left before is not missed"
+    with pytest.raises(CommandError):
+        submit(ledger.path, "checkpoint", {}, "ada", lambda: True, wait_s=0)
+    assert [inbox.knocked(), inbox.knocked()] == [True, False]
+    ledger.append(refusal())
+    assert not inbox.knocked()
+    inbox.close()
+
+
 def owner(ledger: Ledger, done: bool, result: str) -> threading.Thread:
     """Carries out the next command: appends an entry, and answers."""
 

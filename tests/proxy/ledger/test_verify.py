@@ -318,7 +318,8 @@ def content(path: Path) -> list[Any]:
     """All that anybody can read from a ledger, but for the commands, which are no part of the record."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         names = ("meta", "entries", "entry_rules", "payloads", "answers", "totals", "calls", "decisions", "runs")
-        form = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+        statements = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name")
+        form = [(kind, name, (sql or "").split()) for kind, name, sql in statements]
         return [form, *(sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in names)]
 
 
