@@ -152,6 +152,7 @@ CHECKS: dict[str, Callable[[Example, Path], object]] = {
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"{example.page}:{example.line}")
 def test_example(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # workers of xdist have it
     for name in ("CONFDIR", "LEDGER"):
         monkeypatch.setenv(f"BORDERPOST_{name}", str(tmp_path / name.lower()))
     assert example.language in CHECKS, "say what the example is: its language is written after the fence"
