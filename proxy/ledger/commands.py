@@ -127,8 +127,7 @@ def submit(
                     connection.execute(WITHDRAW, (command_id,))
                     raise CommandError(
                         f"the proxy that owns `{path}` did not answer within {wait_s:.0f} s, so the command was "
-                        "withdrawn: look with `borderpost status` whether it hangs, and with `borderpost log verify "
-                        "--json` whether its record still grows"
+                        "withdrawn: `borderpost status` tells whether its record still grows"
                     )
                 time.sleep(POLL_S)
     except sqlite3.Error as error:
