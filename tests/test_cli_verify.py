@@ -15,11 +15,11 @@ from click.testing import CliRunner, Result
 
 import cli
 from proxy.confdir import Confdir
-from proxy.ledger.entries import DecisionEntry
+from proxy.ledger.entries import DecisionEntry, OutcomeEntry
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from proxy.report.progress import Progress, bar
-from tests.proxy.ledger.samples import refusal
+from tests.proxy.ledger.samples import decision, outcome, refusal
 
 DAY_NS = 86_400_000_000_000
 
@@ -36,7 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(refusal("c_1", at_ns=time.time_ns() - 100 * DAY_NS), refusal("c_2", at_ns=time.time_ns() - DAY_NS))
 
 
-def record(*entries: DecisionEntry) -> None:
+def record(*entries: DecisionEntry | OutcomeEntry) -> None:
     vault = Vault.of(Confdir.open(Path("confdir").absolute()))
     ledger = Ledger.open(Path("ledger.db").absolute(), vault, owner="borderpost serve")
     for entry in entries:
@@ -160,6 +160,14 @@ def test_resolve_wants_to_know_what_became_of_it() -> None:
         in borderpost("resolve", "c_1", "--executed", "--note", "x", code=3).stderr
     )
     assert "no call `c_9` is on record" in borderpost("resolve", "c_9", "--executed", "--note", "x", code=3).stderr
+
+
+def test_a_call_that_a_person_has_resolved_is_not_shown_as_failed() -> None:
+    sent, gone = decision("c_3", at_ns=time.time_ns()), {"status": 0, "at_ns": time.time_ns(), "duration_ns": 0}
+    record(sent, outcome("c_3", outcome="unknown", **gone), outcome("c_3", error="resolved by ada: seen", **gone))
+    shown = borderpost("log", "-n", "1").output.splitlines()[1].split()
+    assert shown[-4:] == ["done", "POST", "api.stripe.com/v1/refunds", "small-refunds"]
+    assert "resolved by ada: seen" in borderpost("log", "show", "c_3").output
 
 
 # The bar

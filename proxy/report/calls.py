@@ -205,6 +205,8 @@ def _status(row: CallRow) -> Cell:
         return Cell("unknown", "yellow")
     if row.status:
         return Cell(str(row.status), "red" if row.status >= 400 and row.decision == "allow" else "")
+    if row.outcome == "done":  # a person, or a later call, has told
+        return Cell("done")
     return Cell("failed", "red") if row.outcome else Cell("-", "dim")
 
 
