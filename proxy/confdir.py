@@ -132,8 +132,7 @@ def _read_or_make_key(path: Path) -> bytes:
         )
     if len(key) != KEY_BYTES:
         raise ConfdirError(
-            f"`{path}` is not a key of {KEY_BYTES} bytes: put the right file back; "
-            "the ledger is of no use without it"
+            f"`{path}` is not a key of {KEY_BYTES} bytes: put the right file back; the ledger is of no use without it"
         )
     return key
 
