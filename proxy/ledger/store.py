@@ -107,6 +107,7 @@ class Ledger:
             self._take_up()
             self._origin = schema.origin_of(self._connection)
             self._connection.exec_driver_sql(FORGET_COMMANDS, (COMMANDS_KEPT,))
+        self._file = _file(path)
         self._reader = open_reader(path)
         self._attempted = (self._seq, self._head)
         self._owed: list[Owed] = []
@@ -408,6 +409,8 @@ class Ledger:
         totals: Counter[str] = Counter()
         ended: list[str] = []
         head, prune_through = self._head, self._prune_through
+        if _file(self.path) != self._file:
+            raise LedgerError("it was moved or removed while in use")
         with self._connection.begin():
             for seq, entry, answer in batch:
                 beside, call_seq = None, None
@@ -574,6 +577,15 @@ def _writer_engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is at `path` now; None when there is none. SQLite would go on writing to one that was moved away."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _insert(connection: Connection, statement: str, rows: Sequence[Sequence[object]], then: str = "") -> None:

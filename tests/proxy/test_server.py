@@ -270,3 +270,19 @@ async def test_an_agent_in_a_loop_of_refusals_does_not_fill_the_ledger(world: An
     ledger.close()
     assert rows == [(101, 150, 50)]
     assert here.proxy.counts == {"deny": 150}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_ledger_that_was_taken_away_lets_nothing_out(world: Any, moved: bool) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        assert (await client.post("/pay", json={"amount": 1})).status_code == 200
+        if moved:
+            here.ledger.rename(here.ledger.with_name("elsewhere.db"))
+        else:
+            here.ledger.unlink()
+        got = await client.post("/pay", json={"amount": 2})
+    assert (got.status_code, got.json()["code"], got.json()["executed"]) == (503, "store-error", "no")
+    assert len(here.upstream.hits) == 1
+    with pytest.raises(LedgerError, match="moved or removed"):
+        await here.proxy.stop()
