@@ -64,6 +64,7 @@ class Gate:
         self.clock = clock
         self.runs = runs
         self.counts: dict[str, int] = {}
+        self.unanswered = 0
         self._state = State()
         self._ledger = ledger
         self._tally = Tally()
@@ -251,6 +252,7 @@ class Gate:
         If it cannot be told what became of it, because of an error of ours, that is `unknown`, and so are its claims.
         """
         now_ns = self.clock.now_ns()
+        self.unanswered += not answer.complete and not answer.withdrawn
         if stored is not None:
             stored = msgspec.structs.replace(stored, until_ns=decide.keep_until_ns(admission.decision))
         try:

@@ -48,7 +48,7 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
             code = await child.run(command, changes.applied(os.environ))
     ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
     unseen = "" if proxy.counts else " (a client that ignores HTTPS_PROXY goes round the proxy)"
-    say(f"{summary(proxy.counts)}{unseen} · log: borderpost log --run {settings.run}{ledger}")
+    say(f"{summary(proxy.counts, proxy.unanswered)}{unseen} · log: borderpost log --run {settings.run}{ledger}")
     return code
 
 
@@ -68,13 +68,14 @@ async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
             say(how_to_reach(msgspec.structs.replace(settings, listen_port=port)))
             await stop.wait()
             say("stopping: calls in flight may end")
-    say(summary(proxy.counts))
+    say(summary(proxy.counts, proxy.unanswered))
 
 
-def summary(counts: Mapping[str, int]) -> str:
-    """What became of the calls, in one line: `12 calls · 9 allowed · 2 replayed · 1 blocked`."""
+def summary(counts: Mapping[str, int], unanswered: int = 0) -> str:
+    """What became of the calls, in one line: `12 calls · 9 allowed · 2 replayed · 1 blocked · 1 got no answer`."""
     total = sum(counts.values())
-    return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *by_decision(counts)])
+    failed = [f"{unanswered} got no answer"] if unanswered else []
+    return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *by_decision(counts), *failed])
 
 
 def describe(rules: RuleFiles) -> str:

@@ -163,6 +163,11 @@ class Proxy:
         """How many calls were allowed, denied, throttled and replayed since the start, by action."""
         return dict(self._gate.counts)
 
+    @property
+    def unanswered(self) -> int:
+        """How many calls that were allowed got no whole answer: the API could not be reached, or broke off."""
+        return self._gate.unanswered
+
     async def stop(self) -> None:
         """Refuse new calls, let those in flight end (for a while), record the end, and close the ledger. Once."""
         if self._stopped:

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from proxy.launch import summary
+
 RULES = """
 version: 1
 tools:
@@ -138,6 +140,7 @@ async def test_a_refused_connection_leaves_nothing_behind_and_may_be_tried_again
         for _ in range(2):
             got = await client.post("/pay", json={"amount": 5})
             assert (got.status_code, got.json()["code"], got.json()["executed"]) == (502, "upstream-failed", "no")
+    assert summary(here.proxy.counts, here.proxy.unanswered) == "2 calls · 2 allowed · 2 got no answer"
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"])
