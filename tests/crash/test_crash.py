@@ -20,7 +20,7 @@ from tests.crash.sweep import FEW_STEPS, FIRST_START, STEPS, Proxies, Sweep
 
 KILLS = int(os.environ.get("CRASH_KILLS", "0"))
 RESTARTS = max(5, KILLS // 10)
-QUOTA = 50
+QUOTA = 10 * RESTARTS
 AGENTS = 6
 
 
