@@ -333,7 +333,7 @@ class Ledger:
         True when it is on the disk. Nothing can be appended even then, before `resume`.
         """
         with self._mending:
-            if self._closing or not self._failure or not self.path.exists():
+            if self._closing or not self._failure or _file(self.path) != self._file:
                 return False
             self._writer.join()
             expected = (self._durable_seq, self._durable_head), self._attempted
