@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import time
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
@@ -307,17 +306,3 @@ def test_json_survives_encoding(value: Any) -> None:
 )
 def test_forms_survive_encoding(pairs: list[tuple[str, str]]) -> None:
     assert list(body(urlencode(pairs).encode(), FORM).fields) == pairs
-
-
-def test_decoding_json_is_fast_enough() -> None:
-    """The bar is 60 us a KB; a shared machine gets some grace. The best of many rounds is what the code costs."""
-    item = {"id": "ch_1", "amount": 100, "rate": 1.5, "to": [{"email": "a@acme.com"}], "note": "hello world"}
-    raw = json.dumps([item] * 100).encode()
-    best_s = min(timed(raw) for _ in range(20))
-    assert best_s * 1e6 / (len(raw) / 1024) < 120
-
-
-def timed(raw: bytes) -> float:
-    began = time.process_time()
-    body(raw)
-    return time.process_time() - began

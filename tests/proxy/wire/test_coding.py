@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -209,13 +208,10 @@ def test_a_bomb_costs_its_cap_and_not_its_contents(coding: str, make: Callable[[
     bomb = make()
     assert len(bomb) < 2 * CAP  # and it stands for 1 GiB
     tracemalloc.start()
-    began = time.process_time()
     try:
         with pytest.raises(CodingError, match="more than may be read"):
             decompress(bomb, coding, CAP)
-        took_s = time.process_time() - began
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert took_s < 0.5
     assert peak_bytes < 20 * CAP
