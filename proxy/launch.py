@@ -23,6 +23,7 @@ import msgspec
 from proxy import child
 from proxy.confdir import default_confdir, default_ledger_path, reason
 from proxy.ledger.ids import RANDOM_BYTES, new_id
+from proxy.report.checked import counted
 from proxy.report.state import by_decision
 from proxy.rulefiles import RuleFiles
 from proxy.server import Proxy
@@ -85,7 +86,7 @@ def describe(rules: RuleFiles) -> str:
     if not rules.files:
         return f"no rules{monitor}"
     files = rules.files[0] if len(rules.files) == 1 else f"{len(rules.files)} files"
-    return f"{len(ruleset.rules)} rules, {len(ruleset.tools)} tools from {files}{monitor}"
+    return f"{counted(len(ruleset.rules), 'rule')}, {counted(len(ruleset.tools), 'tool')} from {files}{monitor}"
 
 
 def how_to_reach(settings: Settings) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from proxy.agents import Agents
 from proxy.owner import owner_of
+from proxy.report.checked import counted
 from proxy.report.moments import show_size
 from proxy.report.terminal import Style, paint, visible
 
@@ -73,8 +74,9 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
     if status is not None and status.ruleset is not None:
         rules = status.ruleset
         mode = f", mode {rules.mode}" if rules.mode != "enforce" else ""
-        count = f"{rules.rules} rules, {rules.tools} tools from {', '.join(rules.files) or 'no file'}{mode}"
-        lines.append(("rules", count, ""))
+        files = ", ".join(rules.files) or "no file"
+        count = f"{counted(rules.rules, 'rule')}, {counted(rules.tools, 'tool')}"
+        lines.append(("rules", f"{count} from {files}{mode}", ""))
         since = "in force since" if facts.running else "last put in force at"
         lines.append(("", f"{since} {status.ruleset_at}, digest {rules.digest[:12]}", "dim"))
     if status is not None and status.problem:
