@@ -27,7 +27,3 @@ class Clock:
         """Never be earlier than `recorded_ns`: the ledger has an entry of that moment."""
         if recorded_ns > self._last_ns:
             self._last_ns = recorded_ns
-
-    def behind_ns(self) -> int:
-        """How far the wall clock lags behind what is recorded; 0 when it does not."""
-        return max(0, self._last_ns - self._wall_ns())
