@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 import logging
@@ -75,11 +76,13 @@ class Proxy:
         self.ca_path = ensure_ca(confdir.path, datetime.datetime.now(datetime.UTC))
         vault = Vault.of(confdir)
         self._ledger = Ledger.open(settings.ledger, vault, owner=f"borderpost {settings.command}")
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._ledger.close)
             runs = Runs(settings.run, lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES), "r"))
             self._gate = Gate(self._rules.loaded.ruleset, self._ledger, self._clock, runs)
             self._gate.remember()
             self._desk = Desk(self._ledger, self._clock, self._gate)
+            undo.callback(self._desk.close)
             self._gate.look = self._desk.listen
             self._addon = Addon(
                 self._gate,
@@ -102,9 +105,7 @@ class Proxy:
                 )
             )
             self._gate.use(self._rules.loaded.ruleset, self._rules.files)
-        except BaseException:
-            self._ledger.close()
-            raise
+            undo.pop_all()
         self._flushing = asyncio.create_task(self._flush())
         self._mending = asyncio.create_task(self._mend())
         self._looking = asyncio.create_task(self._desk.keep_looking())
