@@ -17,7 +17,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from proxy import dial
 from proxy.doorman import Doorman
 from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Exchange
-from proxy.gate import Admission, Asked, Gate
+from proxy.gate import Admission, Asked, Gate, withdrawn
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.refusal import Reply, render_failure
@@ -222,7 +222,7 @@ class Addon:
             self._end(flow.client_conn.id, exchange)
             return admission.reply
         if exchange.given_up:
-            self._settle(flow.client_conn.id, exchange, admission, _withdrawn("its client left"), None)
+            self._settle(flow.client_conn.id, exchange, admission, withdrawn("its client left"), None)
             return exchange.refusal
         exchange.admission = admission
         exchange.exact_host = admission.decision.exact_host
@@ -389,7 +389,7 @@ class Addon:
             exchange.refusal = exchange.refusal or _policy_error(False, False)
             if exchange.admission is not None and not exchange.settled:
                 sent = exchange.sent
-                answer = Answer(status=0, complete=False, sent=True, error=reason) if sent else _withdrawn(reason)
+                answer = Answer(status=0, complete=False, sent=True, error=reason) if sent else withdrawn(reason)
                 self._settle(client.id, exchange, exchange.admission, answer, None)
 
     async def drain(self, timeout_s: float) -> None:
@@ -427,10 +427,6 @@ def _set_headers(request: http.Request, headers: tuple[tuple[str, str], ...]) ->
 def _values(fields: Fields, name: bytes) -> list[str]:
     """The values of every header `name` (lower case)."""
     return [value.decode("latin-1") for sent, value in fields if sent.lower() == name]
-
-
-def _withdrawn(reason: str) -> Answer:
-    return Answer(status=0, complete=False, sent=False, withdrawn=True, error=f"held back: {reason}")
 
 
 def _headers(response: http.Response) -> tuple[tuple[str, str], ...]:

@@ -155,7 +155,10 @@ class Gate:
         decision, ruleset, now_ns = await self._decide(call, call_id, arrived_ns, gone)
         stored: StoredAnswer | None = None
         if decision.action == "replay":
-            stored = self._ledger.answer(decision.replay_of)
+            try:
+                stored = self._ledger.answer(decision.replay_of)
+            except LedgerError as error:
+                log.error("a kept answer cannot be read: %s", error)
             if stored is None:
                 decision = msgspec.structs.replace(
                     decision,

@@ -18,6 +18,8 @@ import proxy.addon
 import proxy.gate
 import rules.decide
 from proxy.ledger.store import Ledger
+from proxy.rulefiles import read
+from proxy.server import Proxy
 
 JSON = {"content-type": "application/json"}
 
@@ -203,3 +205,23 @@ async def test_a_reply_of_ours_is_a_problem_document(world: Any) -> None:
     await here.proxy.stop()
     recorded = entries(here.ledger, "select decision, code, status from calls")
     assert recorded == [{"decision": "deny", "code": "policy-denied", "status": 403}]
+
+
+async def test_a_duplicate_whose_kept_answer_cannot_be_read_is_told_that_it_was_executed(world: Any) -> None:
+    here = await world(ALLOW)
+    async with here.client() as client:
+        assert (await client.post("/pay", json={"amount": 5})).status_code == 200
+    await here.proxy.stop()
+    connection = sqlite3.connect(here.ledger)
+    connection.execute("UPDATE answers SET sealed = zeroblob(64)")
+    connection.commit()
+    connection.close()
+    again = Proxy(here.settings, read(here.settings.rules, Path.cwd()))
+    await again.start()
+    try:
+        async with here.client(proxy=f"http://127.0.0.1:{again.address[1]}") as client:
+            got = await client.post("/pay", json={"amount": 5})
+    finally:
+        await again.stop()
+    assert (got.status_code, got.json()["code"], got.json()["executed"]) == (409, "duplicate-not-replayable", "yes")
+    assert len(here.upstream.hits) == 1
