@@ -21,6 +21,7 @@ from proxy.gate import Admission, Asked, Gate, withdrawn
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.refusal import Reply, render_failure
+from proxy.wire.answer import read_answer_body
 from proxy.wire.error import WireError
 from proxy.wire.request import (
     Head,
@@ -186,6 +187,7 @@ class Addon:
         if needs.credential:
             exchange.call = call = with_credential(call, needs.credential, self._hash_secret)
         exchange.finish = needs.claim
+        exchange.read_answer = needs.answer
         exchange.body_cap_bytes = needs.cap_bytes
         has_body = bool(flow.metadata.get("has_body"))
         length = call.header("content-length") or ""
@@ -267,7 +269,7 @@ class Addon:
         exchange = exchange_of(flow)
         if exchange is None or exchange.refusal is not None or exchange.settled:
             return
-        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish else 0)
+        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish or exchange.read_answer else 0)
         assert flow.response is not None
         length = _values(flow.response.headers.fields, b"content-length")
         if len(length) != 1 or not length[0].isdigit() or int(length[0]) > SMALL_ANSWER_BYTES:
@@ -291,6 +293,9 @@ class Addon:
             stored=stored is not None,
             replayed=("idempotent-replayed", "true") in headers,
             headers=headers,
+            size_bytes=exchange.copy.size_bytes,
+            digest=self._hash_secret(exchange.copy.sha256.encode()),
+            body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,
         )
         self._settle(flow.client_conn.id, exchange, exchange.admission, answer, stored)
 
@@ -316,6 +321,7 @@ class Addon:
             sent=exchange.sent,
             withdrawn=exchange.client_left and not exchange.sent,
             error=message,
+            size_bytes=exchange.copy.size_bytes if exchange.copy is not None else 0,
         )
         self._settle(flow.client_conn.id, exchange, admission, answer, None)
         refused = message.partition(DESTINATION_REFUSED)[2]
@@ -346,7 +352,6 @@ class Addon:
                 answer,
                 client_left=exchange.client_left,
                 answer_sha256=exchange.copy.sha256 if exchange.copy is not None else "",
-                answer_bytes=exchange.copy.size_bytes if exchange.copy is not None else 0,
                 stored=stored,
             )
         except Exception:

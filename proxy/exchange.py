@@ -10,7 +10,7 @@ from proxy.refusal import Reply
 from rules.call import Call
 
 ANSWER_CAP_BYTES = 1024 * 1024
-"""Answers up to this size are kept for replay."""
+"""Answers up to this size are kept for replay, and for rules that read them."""
 
 BUFFERED_CAP_BYTES = 256 * 1024 * 1024
 """All buffered request bodies together take no more than this."""
@@ -21,7 +21,8 @@ class Exchange:
 
     `refusal`: set until the gate has let the call out; the HTTP layer sends nothing upstream while it is set.
     `gone`: set when the client has left. `finish`: the upstream exchange is finished even without its client.
-    `sent`: the request may have begun to leave. `settled`: its outcome is recorded.
+    `read_answer`: rules read the body of the answer. `sent`: the request may have begun to leave.
+    `settled`: its outcome is recorded.
     `given_up`: nobody waits for it any more, so it must not be let out.
     """
 
@@ -39,6 +40,7 @@ class Exchange:
         self.gone = asyncio.Event()
         self.ended = asyncio.Event()
         self.finish = False
+        self.read_answer = False
         self.sent = False
         self.settled = False
         self.given_up = False

@@ -247,7 +247,6 @@ class Gate:
         *,
         client_left: bool = False,
         answer_sha256: str = "",
-        answer_bytes: int = 0,
         stored: StoredAnswer | None = None,
     ) -> None:
         """Record what became of a call that was admitted, and wake those who wait for it. Called exactly once.
@@ -283,7 +282,7 @@ class Gate:
                     duration_ns=now_ns - (admission.sent_ns or admission.at_ns),
                     error=answer.error,
                     answer_sha256=answer_sha256,
-                    answer_bytes=answer_bytes,
+                    answer_bytes=answer.size_bytes,
                     client_left=client_left,
                     changes=outcome.changes,
                 ),

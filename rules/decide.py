@@ -44,12 +44,14 @@ class Needs(msgspec.Struct, frozen=True):
 
     `body`: buffer and decode the body, up to `cap_bytes`. `claim`: the call may hold a claim, so its exchange has to be
     finished even when the client leaves. `credential`: the field of the secret, or empty for the usual places.
+    `answer`: rules read the body of the answer.
     """
 
     body: bool
     cap_bytes: int
     claim: bool
     credential: str
+    answer: bool = False
 
 
 def needs(ruleset: RuleSet, head: Call) -> Needs:
@@ -71,6 +73,7 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards),
         credential=next((tool.credential for tool in tools if tool.credential), ""),
+        answer=any(guard.needs_answer() for rule in rules for guard in rule.guards),
     )
 
 

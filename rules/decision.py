@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from rules.call import UNREAD_BODY, Body
+
 type Action = Literal["allow", "deny", "throttle", "replay", "hold"]
 type Executed = Literal["no", "yes", "unknown"]
 """Whether the side effect that a refused or replayed call asks for has happened."""
@@ -102,7 +104,9 @@ class Answer(msgspec.Struct, frozen=True):
     `sent`: at least one byte of the request may have left. `replayed`: the upstream marked it `Idempotent-Replayed`.
     `withdrawn`: we held it back ourselves (its client left while it waited, or a rule changed): nothing was consumed.
     `stored`: the answer is kept and can be replayed. `error`: one line, empty when there was none.
-    `headers`: the answer's (lower-case name, value) pairs, as needed for cool-downs.
+    `headers`: the answer's (lower-case name, value) pairs. `size_bytes`: of its body, as it came.
+    `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
+    `body`: decoded where `rules.decide.Needs` asked for it and it is not too large, else of kind `unread`.
     """
 
     status: int
@@ -113,6 +117,9 @@ class Answer(msgspec.Struct, frozen=True):
     replayed: bool = False
     error: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    size_bytes: int = 0
+    digest: str = ""
+    body: Body = UNREAD_BODY
 
 
 class Outcome(msgspec.Struct, frozen=True):

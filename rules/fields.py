@@ -68,7 +68,10 @@ EACH: Final = 0
 """The step `[]`: into every element of a list. Other steps are the names of members."""
 
 type Step = str | Literal[0]
-type Place = Literal["path", "query", "header", "body", "agent", "run", "tool", "host", "method", "credential"]
+type Place = Literal[
+    "path", "query", "header", "body", "agent", "run", "tool", "host", "method", "credential", "status"
+]  # fmt: skip
+"""`status` is of answers only (`rules.answers`)."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -158,18 +161,12 @@ def read_field(call: Call, bindings: Mapping[str, str], field: Field, tool: str 
     """
     place = field.place
     if place == "body":
-        return _read_body(call.body, field.steps)
+        return read_in_body(call.body, field.steps)
     if place == "path":
         captured = bindings.get(cast(str, field.steps[0]))
         return ABSENT if captured is None else WireText(captured)
     if place in ("query", "header"):
-        name = field.steps[0]
-        found = [WireText(value) for key, value in (call.query if place == "query" else call.headers) if key == name]
-        if len(field.steps) == 2:
-            return Many(tuple(found)) if found else ABSENT
-        if len(found) > 1:
-            return Many(tuple(found), ambiguous=True)
-        return found[0] if found else ABSENT
+        return read_named(call.query if place == "query" else call.headers, field.steps)
     alone: str = tool if place == "tool" else getattr(call, place)
     return alone or ABSENT
 
@@ -189,7 +186,18 @@ def plain(value: Value) -> Plain:
     return value
 
 
-def _read_body(body: Body, steps: tuple[Step, ...]) -> Value:
+def read_named(pairs: Iterable[tuple[str, str]], steps: tuple[Step, ...]) -> Value:
+    """What stands in `pairs` (of names and values) under the name that is the first of `steps`; `[]` may follow it."""
+    found = [WireText(value) for name, value in pairs if name == steps[0]]
+    if len(steps) == 2:
+        return Many(tuple(found)) if found else ABSENT
+    if len(found) > 1:
+        return Many(tuple(found), ambiguous=True)
+    return found[0] if found else ABSENT
+
+
+def read_in_body(body: Body, steps: tuple[Step, ...]) -> Value:
+    """What `body` has behind `steps`. Raises `ConditionError` where it was not read, or can not be decoded."""
     if body.kind in ("unread", "undecodable"):
         raise ConditionError(f"the body is needed but {body.problem or 'was not read'}")
     wanted = steps[0] if steps and steps[0] != EACH else None

@@ -3,6 +3,7 @@
     {body.amount: {gte: 100, lte: 5000}}        every operator of a field holds
     {path.owner: {eq: acme}, agent: {ne: ci}}   every field holds; `agent: release` is short for `{eq: release}`
     {any: [COND, COND]}  {all: [...]}  {not: COND}
+    {status: 2xx, body.ok: true}                of answers (`rules.answers`)
 
 Three-valued: a test of an absent field, or of a value of another type than its limit, decides nothing. What then counts
 depends on the side that asks, and always on the safe side (`exists` apart, which is never in doubt):
@@ -196,9 +197,16 @@ OPERATORS: Final = {
 _WORDS: Final = ("all", "any", "not")
 
 
-def parse_where(node: Node) -> Condition:
-    """The condition that `node` says. Raises `RuleFileError` with everything that is wrong with it."""
-    root = _parse(node)
+type ParseField = Callable[[str, Node], Field]
+"""From a text to the field that it names; the node that holds it is for messages."""
+
+
+def parse_where(node: Node, parse: ParseField = parse_field) -> Condition:
+    """The condition that `node` says, on fields as `parse` knows them.
+
+    Raises `RuleFileError` with everything that is wrong with it.
+    """
+    root = _parse(node, parse)
     fields: dict[str, Field] = {}
     for test in _tests(root):
         fields.setdefault(test.field.text, test.field)
@@ -213,29 +221,29 @@ def _tests(part: Part) -> Iterator[Test]:
             yield from _tests(one)
 
 
-def _parse(node: Node) -> Part:
+def _parse(node: Node, parse: ParseField) -> Part:
     if node.kind != "map":
         node.fail("where", "a condition is a mapping of fields", "write it like this: `{body.amount: {lte: 5000}}`")
     if not node.entries:
         node.fail("where", "the condition is empty", "name a field, or leave `where` out")
-    parts = _each(lambda entry: _entry(*entry), node.entries)
+    parts = _each(lambda entry: _entry(*entry, parse), node.entries)
     return parts[0] if len(parts) == 1 else AllOf(parts)
 
 
-def _entry(key: Node, value: Node) -> Part:
+def _entry(key: Node, value: Node, parse: ParseField) -> Part:
     word = str(key.scalar)
     if word == "not":
-        return NotOf(_parse(value))
+        return NotOf(_parse(value, parse))
     if word in _WORDS:
         if value.kind != "list" or not value.items:
             value.fail("where", f"`{word}` takes a list of conditions", f"write `{word}: [{{...}}, {{...}}]`")
-        parts = _each(_parse, value.items)
+        parts = _each(lambda item: _parse(item, parse), value.items)
         return AllOf(parts) if word == "all" else AnyOf(parts)
     if word in OPERATORS:
         key.fail("where", f"the operator `{word}` stands without a field", f"write `{{FIELD: {{{word}: ...}}}}`")
     if word in _INSTEAD:
         key.fail("where", f"`{word}` is not a word of conditions", f"did you mean `{_INSTEAD[word]}`?")
-    field = parse_field(word, key)
+    field = parse(word, key)
     if value.kind == "list":
         value.fail("where", f"`{word}` is compared with a list", "write `{in: [...]}`")
     if value.kind == "scalar":
@@ -246,6 +254,11 @@ def _entry(key: Node, value: Node) -> Part:
             operator = _SPELLINGS[sign[1]]
             help = f"write `{{{operator}: {sign[2]}}}`, or `{{eq: ...}}` if this is the text"  # noqa: A001 -- as in Problem
             value.fail("where", f"`{value.scalar}` would be compared as a text", help)
+        group = _STATUSES.fullmatch(str(value.scalar)) if field.place == "status" else None
+        if group:
+            first = int(group[1]) * 100
+            bounds = (("gte", first), ("lte", first + 99))
+            return AllOf(tuple(Test(field, word, limit, _CHECKS[word](limit)) for word, limit in bounds))
         return _test(field, "eq", value)
     if not value.entries:
         value.fail("where", f"nothing is said about `{word}`", "write `{OPERATOR: LIMIT}`")
@@ -287,6 +300,7 @@ _SAID_AS: Final = {
     "between": "write `{gte: 1, lte: 5}`",
     "range": "write `{gte: 1, lte: 5}`",
 }
+_STATUSES = re.compile("([1-5])xx")
 _COMPARISON = re.compile(r"(<=|>=|==|!=|<|>)\s*(.+)", re.DOTALL)
 
 
@@ -304,6 +318,8 @@ def _scalar(field: Field, operator: str, node: Node) -> Scalar:
     limit = node.scalar
     if node.kind != "scalar":
         node.fail("where", f"`{operator}` compares with one value, not with a {node.kind}")
+    if field.place == "status" and type(limit) is not int:
+        node.fail("where", f"`{_show(limit)}` is no status", "write a number such as `201`, or `2xx`")
     if field.place in _TEXTS:
         if not isinstance(limit, str):
             node.fail("where", f"`{field}` is always text", f'write `"{_show(limit)}"`')

@@ -168,6 +168,9 @@ class Dedupe(msgspec.Struct, frozen=True):
     def claims(self, method: str, writes: bool) -> bool:
         return method in self.methods or (method == "POST" and writes)
 
+    def needs_answer(self) -> bool:
+        return False
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         call = view.call
         if not self.claims(call.method, view.writes):

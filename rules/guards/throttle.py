@@ -165,6 +165,9 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
         numbers = b"" if self._kind == "stamps" else b"%d/%d/%d" % (rate.quota, rate.window_ns, rate.burst)
         return frame(self.rule.encode(), self._kind.encode(), numbers)
 
+    def needs_answer(self) -> bool:
+        return False
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         rate = self.rate
         by = named_values([(field.text, view.read(field)) for field in self.by])
