@@ -325,6 +325,7 @@ class Addon:
         )
         self._settle(flow.client_conn.id, exchange, admission, answer, None)
         refused = message.partition(DESTINATION_REFUSED)[2]
+        tool = admission.ruleset.tools.get(admission.decision.tool)
         reply = render_failure(
             code="destination-refused" if refused else "upstream-failed",
             detail=_failure_detail(message, refused, exchange.sent),
@@ -332,6 +333,8 @@ class Addon:
             method=exchange.asked.method,
             http_version=exchange.asked.http_version,
             call_id=exchange.call_id,
+            call=admission.call,
+            dialect=tool.refusal if tool is not None else "",
         )
         if not begun:
             flow.response = _response(reply)

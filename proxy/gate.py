@@ -173,7 +173,7 @@ class Gate:
         elif decision.action == "allow":
             reply = None
         else:
-            reply = self._render(decision, asked, call_id, now_ns)
+            reply = self._render(decision, asked, call, call_id, now_ns)
         admission = Admission(call_id, call, decision, ruleset, now_ns, 0, reply)
         try:
             seq = self._record(_entry(admission, now_ns - arrived_ns))
@@ -194,7 +194,7 @@ class Gate:
             self._wake(call_id)
             decision = store_error(decision)
             self._count(decision)
-            reply = self._render(decision, asked, call_id, now_ns)
+            reply = self._render(decision, asked, call, call_id, now_ns)
             return msgspec.structs.replace(admission, decision=decision, reply=reply)
         except BaseException:
             self.settle(admission, withdrawn("an error of ours"))
@@ -237,7 +237,7 @@ class Gate:
         self.settle(admission, withdrawn(reason), client_left=gone.is_set())
         refusal = refusal or withdrawn_refusal(admission.decision)
         return msgspec.structs.replace(
-            admission, decision=refusal, reply=self._render(refusal, asked, admission.call_id, now_ns)
+            admission, decision=refusal, reply=self._render(refusal, asked, admission.call, admission.call_id, now_ns)
         )
 
     def settle(
@@ -331,7 +331,7 @@ class Gate:
         """Refuse and record a request that never became a call worth deciding: ambiguous, oversized, not identified."""
         now_ns = self.clock.now_ns()
         decision = Decision(action="deny", code=error.code, detail=error.detail, rules=(), tool="")
-        reply = self._render(decision, asked, call_id, now_ns)
+        reply = self._render(decision, asked, call, call_id, now_ns)
         self._count(decision)
         try:
             self._record(_entry(Admission(call_id, call, decision, self.ruleset, now_ns, 0, reply), 0))
@@ -355,8 +355,17 @@ class Gate:
         key = decision.action if decision.action in ("allow", "replay", "throttle") else "deny"
         self.counts[key] = self.counts.get(key, 0) + 1
 
-    def _render(self, decision: Decision, asked: Asked, call_id: str, now_ns: int) -> Reply:
-        return render(decision, method=asked.method, http_version=asked.http_version, call_id=call_id, now_ns=now_ns)
+    def _render(self, decision: Decision, asked: Asked, call: Call, call_id: str, now_ns: int) -> Reply:
+        tool = self.ruleset.tools.get(decision.tool)
+        return render(
+            decision,
+            method=asked.method,
+            http_version=asked.http_version,
+            call_id=call_id,
+            now_ns=now_ns,
+            call=call,
+            dialect=tool.refusal if tool is not None else "",
+        )
 
 
 def fold(entries: Iterable[Entry]) -> tuple[State, dict[str, int]]:

@@ -1,8 +1,9 @@
-"""Refusals: answers that a person, an SDK and a language model all understand. One body serves all of them.
+"""Refusals: answers that a person, an SDK and a language model all understand. One body serves nearly all of them.
 
 RFC 9457 problem details, with mirrors of `detail` and `code` where SDKs look for them (`error.message`: Stripe, OpenAI,
 Google; `message`: GitHub; `__type`: AWS). Proxy-Status is RFC 9209, RateLimit draft-ietf-httpapi-ratelimit-headers.
-Nothing here reveals a secret, and nothing an agent reads holds control or direction-changing characters.
+What the clients of some APIs want instead is in `proxy.dialects`. Nothing here reveals a secret, and nothing an agent
+reads holds control or direction-changing characters.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache
 
-import msgspec
-
+from proxy import dialects
+from proxy.reply import Reply as Reply
+from proxy.reply import Told, type_name
+from rules.call import Call
 from rules.codes import CODES, Code
 from rules.decision import Decision, Executed, Limit, Plain, Violation
 
@@ -34,18 +36,20 @@ _SAYS_EXECUTED = ("executed", "took effect", "is unknown")
 """A detail that says one of these has said it already."""
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """An answer of our own: `headers` are lower-case (name, value) pairs that encode as Latin-1 (those of refusals as
-    ASCII); `reason` is ASCII, and empty for HTTP/2, which has none."""
+def render(
+    decision: Decision,
+    *,
+    method: str,
+    http_version: str,
+    call_id: str,
+    now_ns: int,
+    call: Call | None = None,
+    dialect: str = "",
+) -> Reply:
+    """The answer to `call`, which `decision` (a deny, or a throttle that can wait no longer) refuses.
 
-    status: int
-    reason: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-
-def render(decision: Decision, *, method: str, http_version: str, call_id: str, now_ns: int) -> Reply:
-    """The answer to a call that `decision` (a deny, or a throttle that can wait no longer) refuses."""
+    `dialect`: how the tool says that refusals are told; empty where it leaves that to the call.
+    """
     return _reply(
         decision.code,
         decision.detail,
@@ -60,6 +64,8 @@ def render(decision: Decision, *, method: str, http_version: str, call_id: str, 
         http_version=http_version,
         call_id=call_id,
         now_ns=now_ns,
+        call=call,
+        dialect=dialect,
     )
 
 
@@ -71,9 +77,21 @@ def render_failure(
     http_version: str,
     call_id: str,
     executed: Executed = "no",
+    call: Call | None = None,
+    dialect: str = "",
 ) -> Reply:
     """The answer where no rule refused: `upstream-failed`, a `WireError`, a missing token (407), a fault of ours."""
-    return _reply(code, detail, executed=executed, method=method, http_version=http_version, call_id=call_id, now_ns=0)
+    return _reply(
+        code,
+        detail,
+        executed=executed,
+        method=method,
+        http_version=http_version,
+        call_id=call_id,
+        now_ns=0,
+        call=call,
+        dialect=dialect,
+    )
 
 
 def _reply(
@@ -85,6 +103,8 @@ def _reply(
     http_version: str,
     call_id: str,
     now_ns: int,
+    call: Call | None,
+    dialect: str,
     rules: tuple[str, ...] = (),
     violations: tuple[Violation, ...] = (),
     advice: tuple[str, ...] = (),
@@ -121,7 +141,7 @@ def _reply(
         "next": list[Plain](steps),
         "call": _ascii(call_id),
         "message": message,
-        "__type": _type_name(code),
+        "__type": type_name(code),
         "errors": [{"message": message, "code": code}],
         "error": {"message": message, "type": code.replace("-", "_"), "code": code},
     }
@@ -129,16 +149,12 @@ def _reply(
         problem["resets_at"] = _utc(now_ns + retry_after_ns)
     if first_call:
         problem["first_call"] = _ascii(first_call)
-    body = msgspec.json.encode(problem) + b"\n" if method != "HEAD" else b""
     headers = [
-        ("content-type", "application/problem+json"),
         ("cache-control", "no-store"),
         ("proxy-status", _proxy_status(entry, code, rules)),
-        ("x-amzn-errortype", _type_name(code)),
+        ("x-amzn-errortype", type_name(code)),
         ("borderpost-call", _ascii(call_id)),
     ]
-    if method != "HEAD":
-        headers.append(("content-length", str(len(body))))
     if not soon:
         headers += [("x-should-retry", "false"), ("stripe-should-retry", "false")]
     elif after_s is not None and entry.status != 403:
@@ -150,7 +166,8 @@ def _reply(
     if entry.status == 407:
         headers.append(("proxy-authenticate", 'Basic realm="borderpost"'))
     reason = _reason(entry, rules) if http_version.startswith("HTTP/1") else ""
-    return Reply(entry.status, reason, tuple(headers), body)
+    told = Told(entry.status, reason, code, message, problem, tuple(headers), not soon, method, _ascii(call_id), call)
+    return dialects.write(told, dialect)
 
 
 def readable(text: str, cap: int) -> str:
@@ -211,12 +228,6 @@ def _quoted(text: str) -> str:
 def _proxy_status(entry: Code, code: str, rules: tuple[str, ...]) -> str:
     details = f"{code}: {', '.join(rules)}" if rules else code
     return f"borderpost; error={entry.proxy_status}; details={_quoted(details[:_FIELD_CAP])}"
-
-
-@cache
-def _type_name(code: str) -> str:
-    """`policy-denied` as AWS would write it: `PolicyDenied`."""
-    return "".join(word.capitalize() for word in code.split("-"))
 
 
 def _utc(at_ns: int) -> str:

@@ -12,7 +12,7 @@ from rules.shape import Report
 from rules.suggest import listing, suggest
 from rules.units import DURATION_HELP, parse_duration
 from rules.upstream_key import RETENTION_NS, UpstreamKey
-from rules.vocabulary import BODIES, EFFECTS, HEADER_NAME, LATER, MATCH, NAME, SIZE, TOOL, UPSTREAM_KEY
+from rules.vocabulary import BODIES, EFFECTS, HEADER_NAME, LATER, MATCH, NAME, REFUSALS, SIZE, TOOL, UPSTREAM_KEY
 from rules.where import parse_where
 from rules.yamltree import Node
 
@@ -50,6 +50,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     effect = report.choice(found["effect"], "`effect`", EFFECTS) if "effect" in found else None
     body = report.choice(found["body"], "`body`", BODIES) if "body" in found else None
     credential = _credential(found["credential"], report) if "credential" in found else ""
+    refusal = report.choice(found["refusal"], "`refusal`", REFUSALS) if "refusal" in found else None
     cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
     upstream_key = _upstream_key(found["upstream_key"], credential, report) if "upstream_key" in found else None
     if len(report.problems) > before:
@@ -61,6 +62,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         body=cast(DeclaredBody | None, body),
         credential=credential,
         cap_bytes=cap_bytes,
+        refusal=refusal or "",
         upstream_key=upstream_key,
         source=f"{name.mark.file}:{name.mark.line}",
     )

@@ -36,6 +36,7 @@ class Tool(msgspec.Struct, frozen=True):
     """What an API operation is. `effect` and `body` are None where the file leaves them to the call.
 
     `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
+    `refusal`: the dialect that its clients want refusals in; empty where the call tells.
     `upstream_key`: the header by which the API itself knows a repetition, or None. `source`: "file:line" for messages.
     """
 
@@ -45,6 +46,7 @@ class Tool(msgspec.Struct, frozen=True):
     body: DeclaredBody | None = None
     credential: str = ""
     cap_bytes: int = BODY_CAP_BYTES
+    refusal: str = ""
     upstream_key: UpstreamKey | None = None
     source: str = ""
 

@@ -22,6 +22,9 @@ class Word(msgspec.Struct, frozen=True):
 
 MODES = ("enforce", "monitor")
 EFFECTS = ("read", "write")
+REFUSALS = ("json", "s3", "aws-query", "slack", "grpc", "mcp", "graphql")
+"""Dialects of refusals: what the clients of an API can read."""
+
 BODIES = ("json", "form", "multipart", "text", "none")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 """Ids of rules and names of tools: they stand in refusals, headers and the ledger."""
@@ -67,6 +70,10 @@ TOOL: dict[str, Word] = {
         "Where the caller's secret is, when not in Authorization: header.NAME or query.NAME.",
         {"type": "string", "pattern": "^(header|query)\\.."},
     ),
+    "refusal": Word(
+        "How its clients are told of a refusal: s3 as XML, slack as ok: false, and so on. Default: as the call shows.",
+        {"enum": list(REFUSALS)},
+    ),
     "upstream_key": Word(
         "The header by which the API itself knows a repetition, such as Idempotency-Key. `dedupe` sends a key in it.",
         {"anyOf": [HEADER, ref("upstream_key")]},
@@ -106,7 +113,7 @@ RULE: dict[str, Word] = {
 }
 
 LATER: dict[str, frozenset[str]] = {
-    "tool": frozenset({"params", "params_mode", "expect", "refusal"}),
+    "tool": frozenset({"params", "params_mode", "expect"}),
     "upstream_key": frozenset({"body", "query"}),
     "match": frozenset({"mcp", "graphql"}),
     "selector": frozenset({"after"}),
