@@ -28,9 +28,8 @@ from rules.canonical import frame
 from rules.decision import Action, Answer, Change, Decision, Outcome, Twin, Violation
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
-from rules.guards import IMPLICIT, TABLES
-from rules.guards.claims import Claims, abandoned, outcome_of, resolved
-from rules.guards.claims import told as told_by
+from rules.guards import HOLDING, IMPLICIT, TABLES
+from rules.guards.claims import outcome_of
 from rules.guards.dedupe import TWIN_RETRY_NS
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import State
@@ -107,9 +106,9 @@ def settle(
     for (rule_id, verb), claimed in by_guard.items():
         for guard in ruleset.by_id[rule_id].guards:
             if guard.verb == verb:
-                told = msgspec.structs.replace(settled, claimed=tuple(claimed))
-                changes += guard.settle(told, state, now_ns)
-    known = told_by(state.of(Claims), _of_rules_in_force(ruleset, changes)) if decision.replay_of else ()
+                own = msgspec.structs.replace(settled, claimed=tuple(claimed))
+                changes += guard.settle(own, state, now_ns)
+    known = told(state, _of_rules_in_force(ruleset, changes)) if decision.replay_of else ()
     for implicit in IMPLICIT:
         changes += implicit.settle(settled, state, now_ns)
     return Outcome(kind, tuple(changes), known)
@@ -121,21 +120,23 @@ def _of_rules_in_force(ruleset: RuleSet, changes: Iterable[Change]) -> list[Chan
 
 def abandon(state: State, now_ns: int) -> tuple[Change, ...]:
     """After a restart: the outcome of every call that was on its way is unknown. Apply and record the changes."""
-    return abandoned(state.of(Claims), now_ns)
+    return tuple(change for kind in HOLDING.values() for change in state.of(kind).abandoned(now_ns))
 
 
 def resolve(state: State, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
     """A person has found out whether `call_id`, whose outcome is unknown, took effect. Apply and record the changes.
 
-    Executed, its duplicates are refused as such; not executed, the next one goes out. Nothing when no claim of that
-    call is unknown (any more).
+    Executed, its duplicates are refused as such; not executed, the next one goes out, and what it held is free. Nothing
+    when that call holds nothing in doubt (any more).
     """
-    return resolved(state.of(Claims), call_id, executed, now_ns)
+    tables = [state.of(kind) for kind in HOLDING.values()]
+    return tuple(change for table in tables for change in table.resolved(call_id, executed, now_ns))
 
 
 def told(state: State, changes: Iterable[Change]) -> tuple[str, ...]:
-    """The calls whose outcome was unknown and is told by `changes` of `resolve`, before they are applied."""
-    return told_by(state.of(Claims), changes)
+    """The calls whose outcome was unknown and is told by `changes`, which are not applied yet."""
+    holding = [(HOLDING[change.guard], change) for change in changes if change.guard in HOLDING]
+    return tuple(dict.fromkeys(call for kind, change in holding for call in state.of(kind).told(change)))
 
 
 def apply(state: State, changes: Iterable[Change]) -> None:

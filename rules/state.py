@@ -23,6 +23,22 @@ class Table(Protocol):
         """Fold one change. Total over every change that any version of the guard has written."""
 
 
+class Holding(Table, Protocol):
+    """A table of what calls hold while they are on their way, and go on holding while their outcome is unknown.
+
+    The changes that it makes here say in `data["call"]` which call they are about.
+    """
+
+    def abandoned(self, now_ns: int) -> tuple[Change, ...]:
+        """The proxy of all calls that are on their way has ended: their outcome is unknown."""
+
+    def resolved(self, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
+        """A person has found out what became of `call_id`. Nothing when this call holds nothing in doubt (any more)."""
+
+    def told(self, change: Change) -> tuple[str, ...]:
+        """The calls whose outcome was unknown and is told by `change` of this table, which is not applied yet."""
+
+
 class State:
     """One table for each guard verb, made on first use."""
 

@@ -8,7 +8,7 @@ from rules.guards.cooldown import Cooldown, Cooldowns
 from rules.guards.dedupe import Dedupe
 from rules.guards.endings import Endings
 from rules.guards.throttle import Rows, Throttle
-from rules.state import Table
+from rules.state import Holding, Table
 
 GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "throttle": Throttle}
 """Verb in rule files -> the guard."""
@@ -18,3 +18,6 @@ IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
 
 TABLES: dict[str, type[Table]] = {"dedupe": Claims, "throttle": Rows, "cooldown": Cooldowns}
 """Verb in changes -> the table that folds them."""
+
+HOLDING: dict[str, type[Holding]] = {"dedupe": Claims}
+"""Verb in changes -> the table, for those of what calls hold until their outcome is known."""

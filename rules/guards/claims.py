@@ -4,14 +4,13 @@
 `claimed` when its call is let out, and then what the answer says about the effect (`outcome_of`): `done`, `free`
 because nothing was executed, or `unknown`. Whoever repeats a call whose claim is `unknown` may do the effect twice. So
 `unknown` ends in four ways only: a retry whose answer speaks about the first attempt (`end_of`), a person who has
-looked (`resolved`), another act that makes it pointless, or time, where a rule says so or the window is over.
+looked (`Claims.resolved`), another act that makes it pointless, or time, where a rule says so or the window is over.
 
 Every step is a `Change` in the ledger. A step that is not in the table changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -162,6 +161,29 @@ class Claims(msgspec.Struct):
                     held.call = held.earlier.pop()
         self._forget(data["at_ns"])
 
+    def abandoned(self, now_ns: int) -> tuple[Change, ...]:
+        """The calls that were on their way when their proxy ended: whether they took effect is unknown."""
+        return tuple(
+            Change("dedupe", "", key, "unknown", {"at_ns": now_ns, "call": claim.call})
+            for key, claim in self.claims.items()
+            if claim.state in ON_ITS_WAY
+        )
+
+    def resolved(self, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
+        """A person has found out what became of `call_id`, a call of unknown claims whose windows are not over."""
+        return tuple(
+            Change("dedupe", "", key, "done" if executed else "release", {"at_ns": now_ns, "call": claim.call})
+            for key, claim in self.claims.items()
+            if claim.state == "unknown" and call_id in (claim.call, *claim.earlier) and now_ns < claim.until_ns
+        )
+
+    def told(self, change: Change) -> tuple[str, ...]:
+        """A step that ends the doubt about a claim ends it for every attempt."""
+        claim = self.claims.get(change.key)
+        if claim is None or change.op not in ("done", "release") or claim.call != change.data["call"]:
+            return ()
+        return (*claim.earlier, claim.call) if claim.state == "unknown" else tuple(claim.earlier)
+
     def _add(self, key: str, claim: Claim) -> None:
         self.claims[key] = claim
         for client_key in claim.client_keys:
@@ -212,36 +234,3 @@ def _made(data: dict[str, Any]) -> Claim:
         data["until"],
         SentKey(key["header"], key["value"], key["since_ns"]) if key else None,
     )
-
-
-def abandoned(claims: Claims, now_ns: int) -> tuple[Change, ...]:
-    """The calls that were on their way when their proxy ended: whether they took effect is unknown."""
-    return tuple(
-        Change("dedupe", "", key, "unknown", {"at_ns": now_ns, "call": claim.call})
-        for key, claim in claims.claims.items()
-        if claim.state in ON_ITS_WAY
-    )
-
-
-def resolved(claims: Claims, call_id: str, executed: bool, now_ns: int) -> tuple[Change, ...]:
-    """A person has found out what became of `call_id`, a call of unknown claims.
-
-    Nothing when none of its claims is unknown, or their windows are over: then there is nothing to resolve.
-    """
-    return tuple(
-        Change("dedupe", "", key, "done" if executed else "release", {"at_ns": now_ns, "call": claim.call})
-        for key, claim in claims.claims.items()
-        if claim.state == "unknown" and call_id in (claim.call, *claim.earlier) and now_ns < claim.until_ns
-    )
-
-
-def told(claims: Claims, changes: Iterable[Change]) -> tuple[str, ...]:
-    """The calls whose outcome was unknown and is told by `changes`, which are not applied yet."""
-    found: dict[str, None] = {}
-    for change in changes:
-        claim = claims.claims.get(change.key) if change.guard == Claims.verb else None
-        if claim is not None and change.op in ("done", "release") and claim.call == change.data["call"]:
-            found.update(dict.fromkeys(claim.earlier))
-            if claim.state == "unknown":
-                found[claim.call] = None
-    return tuple(found)
