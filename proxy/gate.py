@@ -1,7 +1,9 @@
 """The gate: between a decoded call and the permission to send it. Decide, record, wait; later, settle.
 
 Deciding and recording happen in one step on the event loop, with no await between them: the ledger's order is the
-order of deciding. Only a decision that sends waits for the disk. No mitmproxy here.
+order of deciding. Only a decision that sends waits for the disk. A call that has to wait for something before it can be
+decided (its twin, a slot, a person) sits in the waiting room and is decided again when that has happened, when the
+rules change, when its time is over, or when its client leaves. No mitmproxy here.
 
 If any line of `admit` raises, the call is not admitted: its caller has set the refusal before calling.
 """
@@ -21,15 +23,13 @@ from proxy.ledger.tally import Tally
 from proxy.refusal import Reply, render
 from proxy.replay import reply as replay_reply
 from proxy.runs import Runs
+from proxy.waiting import Waiter, WaitingRoom
 from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
 from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
 from rules.ruleset import RuleSet
 from rules.state import State
-
-TWIN_WAIT_NS = 10_000_000_000
-"""How long a call waits for its twin that is on its way, before it is told that it is a duplicate in flight."""
 
 log = logging.getLogger("borderpost")
 
@@ -56,6 +56,26 @@ class Asked(msgspec.Struct, frozen=True):
     http_version: str
 
 
+class _Attempt:
+    """A call on its way to being decided for good: then `admission` is set, or `error`.
+
+    `began`: when it began to wait, by the code of what it waits for. `until_ns`: how long it may wait as things are.
+    """
+
+    def __init__(self, call: Call, call_id: str, asked: Asked, gone: asyncio.Event, arrived_ns: int) -> None:
+        self.call = call
+        self.call_id = call_id
+        self.asked = asked
+        self.gone = gone
+        self.arrived_ns = arrived_ns
+        self.began: dict[str, int] = {}
+        self.until_ns = 0
+        self.waiter = Waiter()
+        self.admission: Admission | None = None
+        self.seq = 0
+        self.error: BaseException | None = None
+
+
 class Gate:
     """One per process: owns the state, and is the only one that appends decisions and outcomes to the ledger."""
 
@@ -68,7 +88,7 @@ class Gate:
         self._state = State()
         self._ledger = ledger
         self._tally = Tally()
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._room = WaitingRoom()
         self._unrecorded: list[Admission] = []
         self.look: Callable[[], None] = lambda: None
         """Carries out what people have commanded; called before each decision."""
@@ -123,12 +143,14 @@ class Gate:
             if admission.call_id in unsettled:
                 self.settle(admission, withdrawn("its decision seemed not to be recorded"))
         self._unrecorded.clear()
+        self._room.call_all()
         return True
 
     def use(self, ruleset: RuleSet, files: tuple[str, ...]) -> None:
         """Put `ruleset` in force, recorded. Calls that are out keep the one they were decided under."""
         self._ledger.append(self._ruleset_entry(ruleset, files, ""))
         self.ruleset = ruleset
+        self._room.call_all()
 
     def keep(self, problem: str, files: tuple[str, ...]) -> None:
         """A reload failed for `problem`: the rule set in force stays, and the ledger says why."""
@@ -151,8 +173,95 @@ class Gate:
         Raises whatever goes wrong; the caller has refused already. A ledger that cannot be written is a refusal
         (`store-error`), not an exception.
         """
-        arrived_ns = self.clock.now_ns()
-        decision, ruleset, now_ns = await self._decide(call, call_id, arrived_ns, gone)
+        attempt = _Attempt(call, call_id, asked, gone, self.clock.now_ns())
+        attempt.waiter.ask = lambda: self._try_again(attempt)
+        admission = await self._decided(attempt)
+        if admission.reply is not None:
+            return admission
+        try:
+            await self._ledger.durable(attempt.seq)
+            self._count(admission.decision)
+            if admission.decision.send_at_ns > self.clock.now_ns():
+                return await self._take_turn(admission, asked, gone)
+            return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
+        except LedgerError as error:
+            self._unrecorded.append(admission)
+            self._room.call_all()
+            return self._unrecordable(admission, asked, error)
+        except BaseException:
+            self.settle(admission, withdrawn("an error of ours"))
+            raise
+
+    async def _decided(self, attempt: _Attempt) -> Admission:
+        """What is decided for good, after whatever the call has to wait for."""
+        try:
+            self._try(attempt)
+            while attempt.admission is None and attempt.error is None:
+                attempt.waiter.moved.clear()
+                left_ns = attempt.until_ns - self.clock.now_ns()
+                if left_ns > 0 and not attempt.gone.is_set():
+                    await first_of(attempt.waiter.moved, attempt.gone, left_ns / 1e9)
+                if not attempt.waiter.moved.is_set():  # its time is over, or its client has left
+                    self._try(attempt)
+        except BaseException:
+            if attempt.admission is not None and attempt.admission.reply is None:  # let out as we were cancelled
+                self.settle(attempt.admission, withdrawn("an error of ours"))
+            raise
+        finally:
+            self._room.leave(attempt.waiter)
+        if attempt.error is not None:
+            raise attempt.error
+        assert attempt.admission is not None
+        return attempt.admission
+
+    def _try_again(self, attempt: _Attempt) -> None:
+        """Decide a call that waits, in the step in which what it waits for has happened. Its own task takes it up."""
+        try:
+            self._try(attempt)
+        except Exception as error:  # noqa: BLE001  it is raised where the call is admitted, and refuses it there
+            attempt.error = error
+            self._room.leave(attempt.waiter)
+
+    def _try(self, attempt: _Attempt) -> None:
+        """Decide the call as things are, and record it: for good, or until what it waits for has happened."""
+        self.look()
+        now_ns = self.clock.now_ns()
+        ruleset = self.ruleset
+        decision = decide.decide(ruleset, self._state, attempt.call, attempt.call_id, now_ns)
+        if self._may_wait(attempt, decision, now_ns):
+            self._begin_to_wait(attempt, decision, ruleset, now_ns)
+            return
+        self._room.leave(attempt.waiter)
+        attempt.admission = self._record_for_good(attempt, decision, ruleset, now_ns)
+
+    def _may_wait(self, attempt: _Attempt, decision: Decision, now_ns: int) -> bool:
+        """Whether the call waits (on) for what `decision` says. While nothing can be recorded, nobody waits."""
+        wait = decision.wait
+        if wait is None or attempt.gone.is_set() or self._ledger.failed:
+            return False
+        new = [entry for entry in wait.on if entry not in attempt.waiter.on]
+        if wait.crowd and any(self._room.crowd(entry) >= wait.crowd for entry in new):
+            return False
+        attempt.until_ns = attempt.began.setdefault(decision.code, now_ns) + wait.at_most_ns
+        return now_ns < attempt.until_ns
+
+    def _begin_to_wait(self, attempt: _Attempt, decision: Decision, ruleset: RuleSet, now_ns: int) -> None:
+        """Record what follows from beginning to wait, if anything does, and sit down."""
+        assert decision.wait is not None
+        if decision.changes:
+            begun = Admission(attempt.call_id, attempt.call, decision, ruleset, now_ns, 0, None)
+            try:
+                self._record(_entry(begun, now_ns - attempt.arrived_ns, count=0))
+            except LedgerError as error:
+                attempt.admission = self._unrecordable(begun, attempt.asked, error)
+                return
+            decide.apply(self._state, decision.changes)
+            self._call_for(decision.changes)
+        self._room.sit(attempt.waiter, decision.wait.on)
+
+    def _record_for_good(self, attempt: _Attempt, decision: Decision, ruleset: RuleSet, now_ns: int) -> Admission:
+        """Record the decision that stands. If it sends, the call may go when that is durable."""
+        call_id, asked = attempt.call_id, attempt.asked
         stored: StoredAnswer | None = None
         if decision.action == "replay":
             try:
@@ -168,65 +277,57 @@ class Gate:
                 )
         if stored is not None:
             reply: Reply | None = replay_reply(
-                stored, accept_encoding=call.header("accept-encoding") or "", method=asked.method
+                stored, accept_encoding=attempt.call.header("accept-encoding") or "", method=asked.method
             )
         elif decision.action == "allow":
             reply = None
         else:
-            reply = self._render(decision, asked, call, call_id, now_ns)
-        admission = Admission(call_id, call, decision, ruleset, now_ns, 0, reply)
+            reply = self._render(decision, asked, attempt.call, call_id, now_ns)
+        admission = Admission(call_id, attempt.call, decision, ruleset, now_ns, 0, reply)
         try:
-            seq = self._record(_entry(admission, now_ns - arrived_ns))
+            attempt.seq = self._record(_entry(admission, now_ns - attempt.arrived_ns))
             decide.apply(self._state, decision.changes)
-            if reply is not None:
-                self._count(decision)
-                return admission
-            self._waiting[call_id] = asyncio.Event()
-            await self._ledger.durable(seq)
-            self._count(decision)
-            if decision.send_at_ns > self.clock.now_ns():
-                return await self._take_turn(admission, asked, gone)
-            return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
         except LedgerError as error:
-            log.error("refused, because it cannot be recorded: %s", error)
-            if self._waiting.get(call_id) is not None:
-                self._unrecorded.append(admission)
-            self._wake(call_id)
-            decision = store_error(decision)
-            self._count(decision)
-            reply = self._render(decision, asked, call, call_id, now_ns)
-            return msgspec.structs.replace(admission, decision=decision, reply=reply)
+            return self._unrecordable(admission, asked, error)
         except BaseException:
-            self.settle(admission, withdrawn("an error of ours"))
+            if reply is None:
+                self.settle(admission, withdrawn("an error of ours"))
             raise
+        if reply is not None:
+            self._count(decision)
+        self._call_for(decision.changes)
+        return admission
 
-    async def _decide(
-        self, call: Call, call_id: str, arrived_ns: int, gone: asyncio.Event
-    ) -> tuple[Decision, RuleSet, int]:
-        """The decision, the rule set it was made under, and when: after waiting for twins that are on their way."""
-        while True:
-            self.look()
-            now_ns = self.clock.now_ns()
-            ruleset = self.ruleset
-            decision = decide.decide(ruleset, self._state, call, call_id, now_ns)
-            left_ns = arrived_ns + TWIN_WAIT_NS - now_ns
-            if decision.twin is None or left_ns <= 0 or gone.is_set():
-                return decision, ruleset, now_ns
-            settled = self._waiting.get(decision.twin.call)
-            if settled is None:
-                return decision, ruleset, now_ns
-            await first_of(settled, gone, left_ns / 1e9)
+    def _unrecordable(self, admission: Admission, asked: Asked, error: LedgerError) -> Admission:
+        """The refusal of a call whose decision cannot be recorded."""
+        log.error("refused, because it cannot be recorded: %s", error)
+        decision = store_error(admission.decision)
+        self._count(decision)
+        reply = self._render(decision, asked, admission.call, admission.call_id, admission.at_ns)
+        return msgspec.structs.replace(admission, decision=decision, reply=reply)
+
+    def _call_for(self, changes: Iterable[Change]) -> None:
+        """`changes` are recorded and applied: those who wait for what they change are decided again, now."""
+        self._room.call((change.guard, change.key) for change in changes)
 
     async def _take_turn(self, admission: Admission, asked: Asked, gone: asyncio.Event) -> Admission:
-        """Wait for the place that a throttle reserved; then check halt, deny and allow again as they are then."""
-        while not gone.is_set():
-            left_ns = admission.decision.send_at_ns - self.clock.now_ns()
-            if left_ns <= 0:
-                break
-            await first_of(gone, gone, left_ns / 1e9)
-        self.look()
-        now_ns = self.clock.now_ns()
-        refusal = decide.recheck(self.ruleset, self._state, admission.call, now_ns)
+        """Wait for the place that a throttle reserved. Then, and whenever the rules change, check halt, deny and allow
+        again."""
+        waiter = Waiter()
+        self._room.sit(waiter, ())
+        try:
+            while True:
+                waiter.moved.clear()
+                left_ns = admission.decision.send_at_ns - self.clock.now_ns()
+                if left_ns > 0 and not gone.is_set():
+                    await first_of(waiter.moved, gone, left_ns / 1e9)
+                self.look()
+                now_ns = self.clock.now_ns()
+                refusal = decide.recheck(self.ruleset, self._state, admission.call, now_ns)
+                if refusal is not None or gone.is_set() or now_ns >= admission.decision.send_at_ns:
+                    break
+        finally:
+            self._room.leave(waiter)
         if refusal is None and not gone.is_set():
             return msgspec.structs.replace(admission, sent_ns=now_ns)
         reason = (
@@ -254,6 +355,7 @@ class Gate:
         If it cannot be told what became of it, because of an error of ours, that is `unknown`, and so are its claims.
         """
         now_ns = self.clock.now_ns()
+        changes: tuple[Change, ...] = ()
         self.unanswered += not answer.complete and not answer.withdrawn
         if stored is not None:
             stored = msgspec.structs.replace(stored, until_ns=decide.keep_until_ns(admission.decision))
@@ -272,7 +374,8 @@ class Gate:
                 log.exception("an outcome is unknown, because of an error of ours")
                 claims = decide.abandon(self._state, now_ns)
                 outcome = Outcome("unknown", tuple(one for one in claims if one.data["call"] == admission.call_id))
-            decide.apply(self._state, outcome.changes)
+            changes = outcome.changes
+            decide.apply(self._state, changes)
             self._conclude(
                 OutcomeEntry(
                     at_ns=now_ns,
@@ -291,7 +394,7 @@ class Gate:
             for call_id in outcome.told:
                 self._tell(call_id, outcome.kind, f"told by the answer to {admission.call_id}")
         finally:
-            self._wake(admission.call_id)
+            self._call_for(changes)
 
     def _conclude(self, outcome: OutcomeEntry, stored: StoredAnswer | None = None) -> None:
         """Record `outcome`. One that cannot be recorded now is kept by the ledger until `recover`."""
@@ -314,18 +417,13 @@ class Gate:
         for told in decide.told(self._state, changes):
             self._tell(told, "done" if executed else "not_executed", f"resolved by {by}: {note}")
         decide.apply(self._state, changes)
+        self._room.call_all()
         return True
 
     def _tell(self, call_id: str, outcome: OutcomeKind, how: str) -> None:
         """Record what has come out about an earlier call, whose outcome was unknown."""
         now_ns = self.clock.now_ns()
         self._conclude(OutcomeEntry(now_ns, call_id, outcome, status=0, duration_ns=0, error=how))
-
-    def _wake(self, call_id: str) -> None:
-        """Tell the twins that wait for `call_id` that it has come to its end."""
-        settled = self._waiting.pop(call_id, None)
-        if settled is not None:
-            settled.set()
 
     def refuse_unread(self, call: Call, call_id: str, error: WireError, asked: Asked) -> Reply:
         """Refuse and record a request that never became a call worth deciding: ambiguous, oversized, not identified."""
@@ -352,7 +450,7 @@ class Gate:
             self._ledger.append(due)
 
     def _count(self, decision: Decision) -> None:
-        key = decision.action if decision.action in ("allow", "replay", "throttle") else "deny"
+        key = decision.action if decision.action in ("allow", "replay", "throttle", "hold") else "deny"
         self.counts[key] = self.counts.get(key, 0) + 1
 
     def _render(self, decision: Decision, asked: Asked, call: Call, call_id: str, now_ns: int) -> Reply:
@@ -385,8 +483,8 @@ def fold(entries: Iterable[Entry]) -> tuple[State, dict[str, int]]:
     return state, unsettled
 
 
-def _entry(admission: Admission, waited_ns: int) -> DecisionEntry:
-    """What the ledger keeps of a decision; it redacts it."""
+def _entry(admission: Admission, waited_ns: int, count: int = 1) -> DecisionEntry:
+    """What the ledger keeps of a decision; it redacts it. `count`: 0 for one that does not stand for good."""
     call, decision, reply = admission.call, admission.decision, admission.reply
     return DecisionEntry(
         at_ns=admission.at_ns,
@@ -413,6 +511,7 @@ def _entry(admission: Admission, waited_ns: int) -> DecisionEntry:
         waited_ns=waited_ns,
         facts=decision.facts,
         changes=decision.changes,
+        count=count,
     )
 
 

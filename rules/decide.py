@@ -25,17 +25,16 @@ import msgspec
 from rules.applies import Ambiguous, Bindings, Naming, Reading, Target, writes
 from rules.call import Call
 from rules.canonical import frame
-from rules.decision import Action, Answer, Change, Decision, Outcome, Twin, Violation
+from rules.decision import Action, Answer, Change, Decision, Outcome, Violation, Waiting
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
-from rules.guards.dedupe import TWIN_RETRY_NS
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import State
 from rules.upstream_key import SentKey
 from rules.where import Condition, Miss
-from rules.wording import BY_POLICY, IN_FLIGHT, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
+from rules.wording import BY_POLICY, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -77,7 +76,7 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
 
 
 def decide(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int) -> Decision:
-    """The decision on `call`. Changes nothing: `apply` its changes when it is recorded, unless it says `twin`."""
+    """The decision on `call`. Changes nothing: `apply` its changes when it is recorded, or begins to wait."""
     return _Deciding(ruleset, state, call, call_id, now_ns).decide()
 
 
@@ -431,7 +430,7 @@ class _Deciding:
         if all(isinstance(each.verdict, Pass) and not each.monitored for each in guards):
             return None
         refused: list[tuple[str, Refuse]] = []
-        waits: list[tuple[str, Wait]] = []
+        waits: list[tuple[_Guarding, Wait]] = []
         replays: list[tuple[str, Replay]] = []
         for each in guards:
             verdict = each.verdict
@@ -440,24 +439,15 @@ class _Deciding:
             elif isinstance(verdict, Refuse):
                 refused.append((each.rule, verdict))
             elif isinstance(verdict, Wait):
-                waits.append((each.rule, verdict))
+                waits.append((each, verdict))
             elif isinstance(verdict, Replay):
                 replays.append((each.rule, verdict))
         if refused:
             return self._guards_refuse(refused)
         if waits:
-            rule_id, wait = waits[0]
-            refusal = self._refusal("deny", [Violation(rule_id, "duplicate-in-flight", IN_FLIGHT)], IN_FLIGHT)
-            return msgspec.structs.replace(
-                refusal,
-                executed="unknown",
-                replay_of=wait.call,
-                twin=Twin(wait.call),
-                retry_after_ns=TWIN_RETRY_NS,
-                next=("Wait a moment, then repeat the call unchanged: it gets the answer to the first one.",),
-            )
+            return self._guards_wait(waits)
         if replays:
-            rule_id, replay = replays[0]
+            _, replay = replays[0]
             return Decision(
                 "replay",
                 "replay",
@@ -470,6 +460,19 @@ class _Deciding:
                 facts=self.reading.facts,
             )
         return None
+
+    def _guards_wait(self, waits: list[tuple[_Guarding, Wait]]) -> Decision:
+        """What the call gets when it waits no longer, and what it may wait for until then: all of it has to come."""
+        refusal = self._guards_refuse([(each.rule, wait.refuse) for each, wait in waits])
+        return msgspec.structs.replace(
+            refusal,
+            wait=Waiting(
+                on=tuple((each.guard.verb, wait.key) for each, wait in waits),
+                at_most_ns=min(wait.at_most_ns for _, wait in waits),
+                crowd=min((wait.crowd for _, wait in waits if wait.crowd), default=0),
+            ),
+            changes=tuple(change for _, wait in waits for change in wait.changes),
+        )
 
     def _guards_refuse(self, refused: list[tuple[str, Refuse]]) -> Decision:
         """The refusal by guards of one stage. First what may have been executed: nobody shall be told it was not."""
@@ -520,10 +523,10 @@ def _distance(misses: Sequence[Miss]) -> tuple[int, int]:
 
 def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violation]:
     """What a guard would have done to the call, had its rule been in force."""
+    if isinstance(verdict, Wait):
+        verdict = verdict.refuse
     if isinstance(verdict, Refuse):
         return [Violation(rule_id, verdict.code, verdict.detail, verdict.field, verdict.actual, verdict.limit)]
-    if isinstance(verdict, Wait):
-        return [Violation(rule_id, "duplicate-in-flight", IN_FLIGHT)]
     if isinstance(verdict, Replay):
         return [Violation(rule_id, "duplicate", REPLAYED)]
     if verdict.send_at_ns:
@@ -547,5 +550,5 @@ def _watched(decision: Decision, now_ns: int, exact_host: bool) -> Decision:
         would=would + decision.would,
         exact_host=exact_host,
         facts=decision.facts,
-        changes=decision.changes,
+        changes=decision.changes if decision.action == "allow" else (),
     )

@@ -50,10 +50,16 @@ class Change(msgspec.Struct, frozen=True):
     data: dict[str, Plain]
 
 
-class Twin(msgspec.Struct, frozen=True):
-    """Wait for the call `call`, which holds the claim, then decide again."""
+class Waiting(msgspec.Struct, frozen=True):
+    """The call may wait until one of the entries `on` of the state changes, and is decided again then.
 
-    call: str
+    Each entry is (guard, key), as in the changes that are made to it. The call waits for this for `at_most_ns`, and
+    only while fewer than `crowd` calls wait for the same entry (0: any number).
+    """
+
+    on: tuple[tuple[str, str], ...]
+    at_most_ns: int
+    crowd: int = 0
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -66,7 +72,8 @@ class Decision(msgspec.Struct, frozen=True):
     `send_at_ns`: for an allow, the earliest moment to send it (a throttle may delay); else 0.
     `replay_of`: for a replay, for a refusal that speaks about an earlier call, and for an allow that tries one again
         whose outcome is unknown, that call's id; else empty.
-    `twin`: set only when the caller has to wait and decide again; such a decision is not recorded.
+    `wait`: set when the call may wait for something and be decided again. The decision is then what it gets when it
+        waits no longer; its changes take effect as soon as it begins to wait.
     `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
     `exact_host`: a rule that allows this call, or its tool, names the host literally: private addresses are permitted.
     `send_headers`: (name, value) of headers to set on the request, in place of any that the client sent.
@@ -85,7 +92,7 @@ class Decision(msgspec.Struct, frozen=True):
     next: tuple[str, ...] = ()
     send_at_ns: int = 0
     replay_of: str = ""
-    twin: Twin | None = None
+    wait: Waiting | None = None
     retry_after_ns: int = 0
     limits: tuple[Limit, ...] = ()
     exact_host: bool = False

@@ -83,9 +83,17 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """The same call is on its way: wait for call `call`, then decide again."""
+    """The call may wait until the entry `key` of this guard's table changes, and is decided again then.
 
-    call: str
+    `refuse`: what it gets when it waits no longer: after `at_most_ns`, or when `crowd` calls (0: any number) wait for
+    the same. `changes` take effect when it begins to wait, or is refused without having waited.
+    """
+
+    key: str
+    at_most_ns: int
+    refuse: Refuse
+    crowd: int = 0
+    changes: tuple[Change, ...] = ()
 
 
 type Verdict = Pass | Refuse | Replay | Wait

@@ -30,11 +30,15 @@ from rules.state import State
 from rules.suggest import listing, suggest
 from rules.units import SECOND_NS
 from rules.upstream_key import SentKey, first_key
+from rules.wording import IN_FLIGHT
 from rules.yamltree import Node
 
 WINDOW_NS = 24 * 3600 * SECOND_NS
+TWIN_WAIT_NS = 10 * SECOND_NS
+"""How long a call waits for its twin that is on its way, before it is told that it is a duplicate in flight."""
+
 TWIN_RETRY_NS = 2 * SECOND_NS
-"""What a twin is told when the first call is still on its way."""
+"""After what time a twin is told to come again when the first call is still on its way."""
 
 CLIENT_KEY_HEADERS = (
     "idempotency-key",
@@ -241,7 +245,7 @@ class Dedupe(msgspec.Struct, frozen=True):
     def _duplicate(self, claim: Claim, key: str, view: View, now_ns: int) -> Verdict | None:
         """What a duplicate of a call with a live claim gets; None when the claim no longer stands in its way."""
         if claim.state in ON_ITS_WAY:
-            return Wait(claim.call)
+            return Wait(key, TWIN_WAIT_NS, _in_flight(claim))
         if claim.state == "unknown":
             return self._unknown(claim, key, view, now_ns)
         if self.on_duplicate == "reject":
@@ -296,6 +300,17 @@ class Dedupe(msgspec.Struct, frozen=True):
             field=f"header.{header}",
             next=(f"Use a new `{header}` for a new call, or repeat the first one unchanged.",),
         )
+
+
+def _in_flight(claim: Claim) -> Refuse:
+    return Refuse(
+        "duplicate-in-flight",
+        IN_FLIGHT,
+        executed="unknown",
+        replay_of=claim.call,
+        retry_after_ns=TWIN_RETRY_NS,
+        next=("Wait a moment, then repeat the call unchanged: it gets the answer to the first one.",),
+    )
 
 
 def _recorded(key: SentKey) -> Plain:

@@ -170,7 +170,7 @@ def test_a_duplicate_of_a_retry_waits_for_it() -> None:
     world.do(PAY, LOST)
     retry = world.ask(PAY)
     twin = world.ask(PAY)
-    assert (twin.code, twin.twin and twin.twin.call) == ("duplicate-in-flight", "call-2")
+    assert (twin.code, twin.replay_of) == ("duplicate-in-flight", "call-2")
     assert keep_until_ns(retry) == START + 24 * HOUR * S, "its answer is kept as long as the claim counts"
     world.end(OK, "call-2")
     assert world.ask(PAY).replay_of == "call-2"

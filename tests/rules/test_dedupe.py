@@ -69,8 +69,10 @@ def s3(world: World) -> None:
     """A duplicate while the first is on its way waits for it, and is then replayed."""
     world.ask(ORDER)
     twin = world.ask(ORDER, at=1)
-    assert twin.twin is not None
-    assert twin.twin.call == "call-1"
+    assert twin.wait is not None
+    assert (twin.wait.at_most_ns, twin.replay_of) == (10 * S, "call-1")
+    (entry,) = twin.wait.on
+    assert entry in [(change.guard, change.key) for change in world.ledger], "it waits for the claim"
     assert twin.changes == ()
     world.end(OK)
     assert world.ask(ORDER, at=2).action == "replay"

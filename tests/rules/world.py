@@ -86,8 +86,7 @@ class World:
         self.calls += 1
         call_id = f"call-{self.calls}"
         decision = decide(self.ruleset, self.state, asked, call_id, self.at_ns)
-        if decision.twin is None:
-            self.record(decision.changes)
+        self.record(decision.changes)
         if decision.action == "allow":
             self.out[call_id] = (asked, decision)
         return decision
