@@ -175,6 +175,12 @@ def shared(*names: str) -> Decorator:
     return decorate
 
 
+def without_preload(command: Command) -> Command:
+    """Give a command `--no-preload`."""
+    text = "Set variables only: run no code of ours in the agent's Python and Node.js."
+    return click.option("--no-preload", is_flag=True, envvar="BORDERPOST_NO_PRELOAD", help=text)(command)
+
+
 def as_json(command: Command) -> Command:
     """Give a reading command `--json`."""
     return click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")(command)
@@ -278,9 +284,10 @@ def cli() -> None:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @shared("rules", "agent", "run", "mode", "ledger", "confdir", "listen", "upstream_ca")
 @click.option("--reload", is_flag=True, help="Follow changes of the rule files (the command may be able to make some).")
+@without_preload
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def run(ctx: click.Context, reload: bool, command: tuple[str, ...]) -> None:
+def run(ctx: click.Context, reload: bool, no_preload: bool, command: tuple[str, ...]) -> None:
     """Run COMMAND with a proxy of its own. Its exit code is passed on.
 
     \b
@@ -294,7 +301,7 @@ def run(ctx: click.Context, reload: bool, command: tuple[str, ...]) -> None:
     rules = _read_rules(ctx.obj)
     from proxy import launch
 
-    ctx.exit(asyncio.run(launch.run(settings, rules, command, _say)))
+    ctx.exit(asyncio.run(launch.run(settings, rules, command, _say, preload=not no_preload)))
 
 
 @cli.command()
@@ -403,9 +410,10 @@ def demo(keep: Path | None) -> None:
     show_default=True,
     help="Whose words to print.",
 )
+@without_preload
 @as_json
 @click.pass_obj
-def env(given: dict[str, Any], language: str, json_wanted: bool) -> None:
+def env(given: dict[str, Any], language: str, no_preload: bool, json_wanted: bool) -> None:
     """Print the variables that point an agent at a running `serve`.
 
     The token of an agent elsewhere is read from BORDERPOST_TOKEN.
@@ -434,7 +442,7 @@ def env(given: dict[str, Any], language: str, json_wanted: bool) -> None:
         _say("this proxy wants a token: set BORDERPOST_TOKEN, and say with `--agent NAME` whose it is")
     url = child.proxy_url(reached_at(listening), port, name, token)
     ca = ensure_ca(confdir, datetime.datetime.now(datetime.UTC))
-    changes = child.prepare(confdir, os.environ, url, ca.read_bytes())
+    changes = child.prepare(confdir, os.environ, url, ca.read_bytes(), preload=not no_preload)
     if json_wanted:
         _print_json({"set": changes.set, "unset": changes.unset})
     else:

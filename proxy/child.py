@@ -3,6 +3,7 @@
 Which variables: `HTTPS_PROXY` and its kin for the way, and for trust those that each client reads, measured client by
 client. Most of the trust variables *replace* a client's own roots, so they name one file that holds the system's roots,
 whatever bundle was named before, and our authority. Node adds to its roots, so it gets ours (and what was added) alone.
+What no variable reaches is reached by the preload: code that Python and Node.js run in the agent before its program.
 """
 
 from __future__ import annotations
@@ -47,6 +48,15 @@ SYSTEM_BUNDLES = (
     "/etc/ssl/cert.pem",  # Alpine, macOS, FreeBSD
 )
 
+PRELOAD = Path(__file__).parent / "preload"
+"""The code of the preload. It is copied to where the certificates are, since it finds them beside itself."""
+
+NO_PRELOAD = "BORDERPOST_NO_PRELOAD"
+"""Set to anything, in the agent or around us, it turns the preload off."""
+
+FAILURES = "failures"
+"""Where the preload writes down, in its directory, what it could not do: a line each."""
+
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GRACE_S = 30.0
 """A child that was told to end by SIGTERM or SIGHUP and does not is killed after this."""
@@ -75,7 +85,7 @@ def proxy_url(host: str, port: int, agent: str = "", token: str = "") -> str:
     return f"http://{userinfo}{format_address(host, port)}"
 
 
-def prepare(directory: Path, base: Mapping[str, str], url: str, ca_pem: bytes) -> Environment:
+def prepare(directory: Path, base: Mapping[str, str], url: str, ca_pem: bytes, *, preload: bool = True) -> Environment:
     """The changes to environment `base` for proxy `url` and authority `ca_pem`; writes the files they name, 0600.
 
     The files live as long as the clients may run: a directory that is removed after the child, or the configuration
@@ -90,7 +100,39 @@ def prepare(directory: Path, base: Mapping[str, str], url: str, ca_pem: bytes) -
     changes |= dict.fromkeys(BUNDLE_VARIABLES, str(bundle))
     changes |= {name: str(bundle) for name in BUNDLE_VARIABLES_IF_SET if base.get(name)}
     changes |= {"NODE_EXTRA_CA_CERTS": str(node), "NODE_USE_ENV_PROXY": "1", "WGETRC": str(wgetrc)}
+    if preload:
+        changes |= _preload(directory / "preload", base, ca_pem)
     return Environment(changes, UNSET)
+
+
+def _preload(directory: Path, base: Mapping[str, str], ca_pem: bytes) -> dict[str, str]:
+    """Put the preload into `directory`; the variables, extended, by which Python and Node.js run it."""
+    for source in (*PRELOAD.glob("python/*.py"), PRELOAD / "node.cjs"):
+        target = directory / source.relative_to(PRELOAD)
+        for made in (directory, target.parent):
+            made.mkdir(mode=0o700, exist_ok=True)
+        _write(target, source.read_bytes())
+    _write(directory / "ca.pem", ca_pem)
+    ours = str(directory / "python")
+    theirs = [path for path in [base.get("PYTHONPATH", "")] if path]
+    if theirs and theirs[0].split(os.pathsep)[0] == ours:
+        theirs = [theirs[0].partition(os.pathsep)[2]]
+    # In double quotes and with escapes, as Node reads NODE_OPTIONS: directories may have spaces.
+    escaped = str(directory / "node.cjs").replace("\\", "\\\\").replace('"', '\\"')
+    require = f'--require "{escaped}"'
+    options = base.get("NODE_OPTIONS", "").replace(require, "").strip()
+    return {
+        "PYTHONPATH": os.pathsep.join([ours, *filter(None, theirs)]),
+        "NODE_OPTIONS": f"{options} {require}".strip(),
+    }
+
+
+def failures(directory: Path) -> list[str]:
+    """What the preload in `directory`, as given to `prepare`, could not do."""
+    try:
+        return (directory / "preload" / FAILURES).read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def find_program(command: Sequence[str], environment: Mapping[str, str]) -> str:

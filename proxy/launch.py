@@ -35,7 +35,7 @@ type Say = Callable[[str], None]
 log = logging.getLogger("borderpost")
 
 
-async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say: Say) -> int:
+async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say: Say, *, preload: bool = True) -> int:
     """Run `command` behind a proxy of its own. The command's exit code."""
     child.find_program(command, os.environ)
     settings = msgspec.structs.replace(settings, run=settings.run or _new_run_id(), token=new_token())
@@ -43,10 +43,14 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
         host, port = proxy.address
         url = child.proxy_url(reached_at(host), port, settings.agent, settings.token)
         with tempfile.TemporaryDirectory(prefix="borderpost-") as directory:
-            changes = child.prepare(Path(directory), os.environ, url, proxy.ca_path.read_bytes())
+            ca_pem = proxy.ca_path.read_bytes()
+            changes = child.prepare(Path(directory), os.environ, url, ca_pem, preload=preload)
             for line in notes_on_child(settings, rules, os.environ):
                 say(line)
             code = await child.run(command, changes.applied(os.environ))
+            failed = child.failures(Path(directory))
+            if failed:
+                say(f"the preload failed ({counted(len(failed), 'time')}), first: {failed[0]}")
     ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
     unseen = "" if proxy.counts else " (a client that ignores HTTPS_PROXY goes round the proxy)"
     say(f"{summary(proxy.counts, proxy.unanswered)}{unseen} · log: borderpost log --run {settings.run}{ledger}")
@@ -119,6 +123,10 @@ def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[st
     upstream = next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), None)
     if upstream:
         yield f"{upstream} is set but not used: upstreams are reached directly"
+    bypass = next((name for name in child.CLEARED if environment.get(name)), None)
+    if bypass:
+        hosts = environment[bypass]
+        yield f"{bypass} is emptied for the command, so that {hosts} is reached through the proxy too"
 
 
 @contextlib.asynccontextmanager

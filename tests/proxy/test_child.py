@@ -28,7 +28,7 @@ OURS, CORPORATE, EXTRA = pem("OURS"), pem("CORPORATE"), pem("EXTRA")
 
 
 def prepare(directory: Path, base: dict[str, str]) -> child.Environment:
-    return child.prepare(directory, base, URL, OURS.encode())
+    return child.prepare(directory, base, URL, OURS.encode(), preload=False)
 
 
 # --- the environment ---
@@ -101,6 +101,24 @@ def test_only_we_can_read_the_files(tmp_path: Path) -> None:
         "ca-node.pem": 0o600,
         "wgetrc": 0o600,
     }
+
+
+def test_the_preload_extends_what_is_set_and_is_named_once(tmp_path: Path) -> None:
+    directory = tmp_path / 'a "b'
+    directory.mkdir(mode=0o700)
+    base = {"PYTHONPATH": f"/theirs{os.pathsep}", "NODE_OPTIONS": "--max-old-space-size=4096"}
+    once = child.prepare(directory, base, URL, OURS.encode()).applied(base)
+    assert once["PYTHONPATH"] == f"{directory}/preload/python{os.pathsep}/theirs{os.pathsep}"
+    assert once["NODE_OPTIONS"] == f'--max-old-space-size=4096 --require "{tmp_path}/a \\"b/preload/node.cjs"'
+    assert child.prepare(directory, once, URL, OURS.encode()).applied(once) == once
+    assert {path.name: path.stat().st_mode & 0o777 for path in (directory / "preload").rglob("*")} == {
+        "python": 0o700,
+        "sitecustomize.py": 0o600,
+        "_borderpost.py": 0o600,
+        "node.cjs": 0o600,
+        "ca.pem": 0o600,
+    }
+    assert child.failures(directory) == []
 
 
 @pytest.mark.parametrize(
