@@ -467,7 +467,43 @@ def status(given: dict[str, Any], json_wanted: bool) -> None:
 def _facts(given: dict[str, Any]) -> Facts:
     from proxy.report import state
 
-    return state.gather(_ledger(given), _confdir(given))
+    return state.gather(_ledger(given), _confdir(given), time.time_ns())
+
+
+@cli.command()
+@shared("ledger", "confdir")
+@click.option("--accept", is_flag=True, help="This computer's clock is right: go on from it.")
+@click.option("--note", metavar="TEXT", help="With --accept: what happened; it is recorded with your name.")
+@as_json
+@click.pass_context
+def clock(ctx: click.Context, accept: bool, note: str | None, json_wanted: bool) -> None:
+    """Compare this computer's clock with the record, and mend what a jump into the future has done.
+
+    Time never goes back by itself: a clock that is set back frees no quota. So when the clock had run ahead, no window
+    passes until it is as far again, unless somebody accepts that it was wrong. Nothing becomes free by accepting.
+    Without --accept, ends with 1 when the clock is more than a minute behind the record.
+
+    \b
+    Examples:
+      borderpost clock
+      borderpost clock --accept --note "the year was set wrongly on Monday"
+    """
+    from proxy.report import moments, times
+
+    if accept != (note is not None):
+        raise click.UsageError("`--accept` and `--note TEXT` belong together")
+    if accept:
+        result = _command(ctx.obj, "clock", {"note": note})
+        if json_wanted:
+            _print_json(result)
+        _say(f"recorded: time went on from {moments.show_second(result['to_ns'])}")
+        return
+    found = times.gather(_ledger(ctx.obj), time.time_ns())
+    if json_wanted:
+        _print_json(found)
+    else:
+        _print(times.show(found, _room()[1]))
+    ctx.exit(0 if found.good else 1)
 
 
 # --- agents ---

@@ -105,7 +105,23 @@ def resolve(desk: Desk, command: Command) -> Result:
     return {"call": call, "executed": executed}
 
 
-HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {"checkpoint": checkpoint, "prune": prune, "resolve": resolve}
+def clock(desk: Desk, command: Command) -> Result:
+    """Go on from the wall clock, though it is behind what is recorded."""
+    note = command.data.get("note")
+    if not isinstance(note, str):
+        raise CommandError("`clock` needs a note")
+    back = desk.gate.set_back_clock(note, command.by)
+    if back is None:
+        raise CommandError("the wall clock is not behind the recorded time, so there is nothing to accept")
+    return {"from_ns": back.from_ns, "to_ns": back.to_ns}
+
+
+HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
+    "checkpoint": checkpoint,
+    "clock": clock,
+    "prune": prune,
+    "resolve": resolve,
+}
 REMEMBERING = {"resolve"}
 """Commands that need the state, which takes a while to gather from a long ledger."""
 

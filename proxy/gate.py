@@ -29,7 +29,7 @@ from rules import decide
 from rules.call import Call
 from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
 from rules.ruleset import RuleSet
-from rules.state import State
+from rules.state import SetBack, State
 
 log = logging.getLogger("borderpost")
 
@@ -38,6 +38,7 @@ class Admission(msgspec.Struct, frozen=True):
     """What the gate says of one call. It may be sent if and only if `reply` is None.
 
     `ruleset` is the one it was decided under; `at_ns` is when. `sent_ns` is when it was let out, 0 if it was not.
+    `times_set_back`: the clock had been set back so often when it was decided.
     """
 
     call_id: str
@@ -47,6 +48,7 @@ class Admission(msgspec.Struct, frozen=True):
     at_ns: int
     sent_ns: int
     reply: Reply | None
+    times_set_back: int = 0
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -62,18 +64,30 @@ class _Attempt:
     `began`: when it began to wait, by the code of what it waits for. `until_ns`: how long it may wait as things are.
     """
 
-    def __init__(self, call: Call, call_id: str, asked: Asked, gone: asyncio.Event, arrived_ns: int) -> None:
+    def __init__(self, call: Call, call_id: str, asked: Asked, gone: asyncio.Event, clock: Clock) -> None:
         self.call = call
         self.call_id = call_id
         self.asked = asked
         self.gone = gone
-        self.arrived_ns = arrived_ns
+        self._clock = clock
+        self._times_set_back = clock.times_set_back
+        self.arrived_ns = clock.now_ns()
         self.began: dict[str, int] = {}
         self.until_ns = 0
         self.waiter = Waiter()
         self.admission: Admission | None = None
         self.seq = 0
         self.error: BaseException | None = None
+
+    def now_ns(self) -> int:
+        """What time it is. Its own moments are put where they stand, if the clock was set back."""
+        times, self._times_set_back = self._times_set_back, self._clock.times_set_back
+        if times != self._times_set_back:
+            self.arrived_ns, self.until_ns = (
+                self._clock.moved(at_ns, times) for at_ns in (self.arrived_ns, self.until_ns)
+            )
+            self.began = {code: self._clock.moved(at_ns, times) for code, at_ns in self.began.items()}
+        return self._clock.now_ns()
 
 
 class Gate:
@@ -98,7 +112,8 @@ class Gate:
 
         Calls that an earlier boot let out and never settled are recorded as `unknown`.
         """
-        self._state, unsettled = fold(self._noted(entry) for _, entry in self._ledger.history())
+        folded = fold(self._noted(entry) for _, entry in self._ledger.history())
+        self._state, unsettled = folded.state, folded.unsettled
         now_ns = self.clock.now_ns()
         abandoned: dict[str, list[Change]] = {}
         for change in decide.abandon(self._state, now_ns):
@@ -111,7 +126,7 @@ class Gate:
                     id=call_id,
                     outcome="unknown",
                     status=0,
-                    duration_ns=now_ns - at_ns,
+                    duration_ns=max(now_ns - at_ns, 0),  # less, if the clock was set back meanwhile
                     error="the proxy stopped before the answer came",
                     changes=changes,
                 )
@@ -120,6 +135,8 @@ class Gate:
 
     def _noted(self, entry: Entry) -> Entry:
         self.clock.advance(entry.at_ns)
+        if isinstance(entry, CommandEntry) and entry.set_back is not None:
+            self.clock.set_back(entry.set_back)
         if isinstance(entry, DecisionEntry):
             self.runs.recorded(entry.agent, entry.run, entry.at_ns)
         return entry
@@ -133,7 +150,9 @@ class Gate:
         entry = CommandEntry(self.clock.now_ns(), "recover", by, {"problem": self._ledger.failed})
         if not self._ledger.failed or not await asyncio.to_thread(self._ledger.mend, entry):
             return False
-        self._state, unsettled = await asyncio.to_thread(fold, (entry for _, entry in self._ledger.history()))
+        folded = await asyncio.to_thread(fold, (entry for _, entry in self._ledger.history()))
+        self._state, unsettled = folded.state, folded.unsettled
+        self.clock.advance(folded.at_ns)  # it may have been set back, and that not recorded
         owed, lost = self._ledger.resume()
         for outcome, stored in owed:
             if unsettled.pop(outcome.id, None) is not None or outcome.id not in lost:
@@ -173,7 +192,7 @@ class Gate:
         Raises whatever goes wrong; the caller has refused already. A ledger that cannot be written is a refusal
         (`store-error`), not an exception.
         """
-        attempt = _Attempt(call, call_id, asked, gone, self.clock.now_ns())
+        attempt = _Attempt(call, call_id, asked, gone, self.clock)
         attempt.waiter.ask = lambda: self._try_again(attempt)
         admission = await self._decided(attempt)
         if admission.reply is not None:
@@ -181,7 +200,7 @@ class Gate:
         try:
             await self._ledger.durable(attempt.seq)
             self._count(admission.decision)
-            if admission.decision.send_at_ns > self.clock.now_ns():
+            if self._turn_ns(admission) > self.clock.now_ns():
                 return await self._take_turn(admission, asked, gone)
             return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
         except LedgerError as error:
@@ -198,7 +217,8 @@ class Gate:
             self._try(attempt)
             while attempt.admission is None and attempt.error is None:
                 attempt.waiter.moved.clear()
-                left_ns = attempt.until_ns - self.clock.now_ns()
+                now_ns = attempt.now_ns()
+                left_ns = attempt.until_ns - now_ns
                 if left_ns > 0 and not attempt.gone.is_set():
                     await first_of(attempt.waiter.moved, attempt.gone, left_ns / 1e9)
                 if not attempt.waiter.moved.is_set():  # its time is over, or its client has left
@@ -225,7 +245,9 @@ class Gate:
     def _try(self, attempt: _Attempt) -> None:
         """Decide the call as things are, and record it: for good, or until what it waits for has happened."""
         self.look()
-        now_ns = self.clock.now_ns()
+        if attempt.admission is not None:  # by what was commanded just now
+            return
+        now_ns = attempt.now_ns()
         ruleset = self.ruleset
         decision = decide.decide(ruleset, self._state, attempt.call, attempt.call_id, now_ns)
         if self._may_wait(attempt, decision, now_ns):
@@ -283,7 +305,7 @@ class Gate:
             reply = None
         else:
             reply = self._render(decision, asked, attempt.call, call_id, now_ns)
-        admission = Admission(call_id, attempt.call, decision, ruleset, now_ns, 0, reply)
+        admission = Admission(call_id, attempt.call, decision, ruleset, now_ns, 0, reply, self.clock.times_set_back)
         try:
             attempt.seq = self._record(_entry(admission, now_ns - attempt.arrived_ns))
             decide.apply(self._state, decision.changes)
@@ -310,6 +332,10 @@ class Gate:
         """`changes` are recorded and applied: those who wait for what they change are decided again, now."""
         self._room.call((change.guard, change.key) for change in changes)
 
+    def _turn_ns(self, admission: Admission) -> int:
+        """When a call may be sent, as a throttle has decided."""
+        return self.clock.moved(admission.decision.send_at_ns, admission.times_set_back)
+
     async def _take_turn(self, admission: Admission, asked: Asked, gone: asyncio.Event) -> Admission:
         """Wait for the place that a throttle reserved. Then, and whenever the rules change, check halt, deny and allow
         again."""
@@ -318,13 +344,13 @@ class Gate:
         try:
             while True:
                 waiter.moved.clear()
-                left_ns = admission.decision.send_at_ns - self.clock.now_ns()
+                left_ns = self._turn_ns(admission) - self.clock.now_ns()
                 if left_ns > 0 and not gone.is_set():
                     await first_of(waiter.moved, gone, left_ns / 1e9)
                 self.look()
                 now_ns = self.clock.now_ns()
                 refusal = decide.recheck(self.ruleset, self._state, admission.call, now_ns)
-                if refusal is not None or gone.is_set() or now_ns >= admission.decision.send_at_ns:
+                if refusal is not None or gone.is_set() or now_ns >= self._turn_ns(admission):
                     break
         finally:
             self._room.leave(waiter)
@@ -354,11 +380,12 @@ class Gate:
 
         If it cannot be told what became of it, because of an error of ours, that is `unknown`, and so are its claims.
         """
-        now_ns = self.clock.now_ns()
+        now_ns, times = self.clock.now_ns(), admission.times_set_back
         changes: tuple[Change, ...] = ()
         self.unanswered += not answer.complete and not answer.withdrawn
         if stored is not None:
-            stored = msgspec.structs.replace(stored, until_ns=decide.keep_until_ns(admission.decision))
+            until_ns = self.clock.moved(decide.keep_until_ns(admission.decision), times)
+            stored = msgspec.structs.replace(stored, until_ns=until_ns)
         try:
             try:
                 outcome = decide.settle(
@@ -382,7 +409,7 @@ class Gate:
                     id=admission.call_id,
                     outcome=outcome.kind,
                     status=answer.status,
-                    duration_ns=now_ns - (admission.sent_ns or admission.at_ns),
+                    duration_ns=now_ns - self.clock.moved(admission.sent_ns or admission.at_ns, times),
                     error=answer.error,
                     answer_sha256=answer_sha256,
                     answer_bytes=answer.size_bytes,
@@ -419,6 +446,23 @@ class Gate:
         decide.apply(self._state, changes)
         self._room.call_all()
         return True
+
+    def set_back_clock(self, note: str, by: str) -> SetBack | None:
+        """OS user `by` says that the wall clock is right, though it is behind: time goes on from it. Recorded.
+
+        None, and nothing recorded, when the wall clock is not behind.
+        """
+        back = self.clock.behind()
+        if back is None:
+            return None
+        self.flush(everything=True)
+        self._ledger.checkpoint(back.from_ns)
+        data: dict[str, Plain] = {"from_ns": back.from_ns, "note": note}
+        self._ledger.append(CommandEntry(back.to_ns, "clock", by, data, (back.change(),)))
+        decide.apply(self._state, (back.change(),))
+        self.clock.set_back(back)
+        self._room.call_all()
+        return back
 
     def _tell(self, call_id: str, outcome: OutcomeKind, how: str) -> None:
         """Record what has come out about an earlier call, whose outcome was unknown."""
@@ -466,11 +510,21 @@ class Gate:
         )
 
 
-def fold(entries: Iterable[Entry]) -> tuple[State, dict[str, int]]:
-    """The state after `entries`, and the calls that were let out and have no outcome, with when that was (ns)."""
+class Folded(msgspec.Struct, frozen=True):
+    """What a ledger comes to: the state, the time, and when the calls were let out that have no outcome (ns)."""
+
+    state: State
+    at_ns: int
+    unsettled: dict[str, int]
+
+
+def fold(entries: Iterable[Entry]) -> Folded:
+    """What `entries` come to."""
     state = State()
+    last_ns = 0
     unsettled: dict[str, int] = {}
     for entry in entries:
+        last_ns = max(last_ns, entry.at_ns)
         if isinstance(entry, DecisionEntry):
             decide.apply(state, entry.changes)
             if entry.action == "allow":
@@ -480,7 +534,8 @@ def fold(entries: Iterable[Entry]) -> tuple[State, dict[str, int]]:
             unsettled.pop(entry.id, None)
         elif isinstance(entry, CommandEntry):
             decide.apply(state, entry.changes)
-    return state, unsettled
+            last_ns = entry.at_ns if entry.set_back is not None else last_ns
+    return Folded(state, last_ns, unsettled)
 
 
 def _entry(admission: Admission, waited_ns: int, count: int = 1) -> DecisionEntry:

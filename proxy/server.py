@@ -20,7 +20,7 @@ from proxy import dial, rulefiles
 from proxy.addon import Addon
 from proxy.agents import Agents
 from proxy.ca import ensure_ca
-from proxy.clock import Clock
+from proxy.clock import TOLERATED_NS, Clock
 from proxy.confdir import Confdir
 from proxy.desk import Desk
 from proxy.doorman import Doorman
@@ -60,6 +60,7 @@ class Proxy:
         self.address = ("", 0)
         self.ca_path = Path()
         self._stopped = False
+        self._clock_told = False
         self.reloaded = 0
         self.changed = asyncio.Event()
 
@@ -106,6 +107,7 @@ class Proxy:
             )
             self._gate.use(self._rules.loaded.ruleset, self._rules.files)
             undo.pop_all()
+        self._tell_clock()
         self._flushing = asyncio.create_task(self._flush())
         self._mending = asyncio.create_task(self._mend())
         self._looking = asyncio.create_task(self._desk.keep_looking())
@@ -116,11 +118,24 @@ class Proxy:
         """Now and then, record the refusals that were only counted, and seal what is recorded."""
         while True:
             await asyncio.sleep(FLUSH_S)
+            self._tell_clock()
             try:
                 self._gate.flush()
                 self._ledger.checkpoint_if_due(self._clock.now_ns())
             except LedgerError as error:
                 log.error("refusals or a checkpoint could not be recorded: %s", error)
+
+    def _tell_clock(self) -> None:
+        """Say that the wall clock is far behind: once, until it is not any more."""
+        behind_ns = self._clock.behind_ns()
+        if behind_ns <= TOLERATED_NS:
+            self._clock_told = False
+        elif not self._clock_told:
+            self._clock_told = True
+            log.warning(
+                "the clock of this computer is %d s behind the record, so no window passes: see `borderpost clock`",
+                behind_ns // 1_000_000_000,
+            )
 
     async def _mend(self) -> None:
         """While the ledger cannot be written, try again and again."""

@@ -31,7 +31,7 @@ from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict,
 from rules.guards import HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
-from rules.state import State
+from rules.state import CLOCK, SetBack, State
 from rules.upstream_key import SentKey
 from rules.where import Condition, Miss
 from rules.wording import BY_POLICY, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
@@ -141,7 +141,10 @@ def told(state: State, changes: Iterable[Change]) -> tuple[str, ...]:
 def apply(state: State, changes: Iterable[Change]) -> None:
     """Fold `changes` into `state`. Every change once, in the order of the ledger."""
     for change in changes:
-        state.of(TABLES[change.guard]).apply(change)
+        if change.guard == CLOCK:
+            state.set_back(SetBack.told(change))
+        else:
+            state.of(TABLES[change.guard]).apply(change)
 
 
 def keep_until_ns(decision: Decision) -> int:

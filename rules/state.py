@@ -13,6 +13,35 @@ import msgspec
 
 from rules.decision import Change
 
+CLOCK = "clock"
+"""What stands as the guard in a change of the clock itself: it is about every table."""
+
+
+class SetBack(msgspec.Struct, frozen=True):
+    """The clock had run ahead to `from_ns`, and a person has accepted that it is only `to_ns`."""
+
+    from_ns: int
+    to_ns: int
+
+    def moved(self, at_ns: int) -> int:
+        """Where the moment `at_ns` stands now.
+
+        What is past at `to_ns` stays. What lies between the two is past too, and nobody knows how long: it counts as
+        just now. What is to come stays as far away as it was. So the order of moments stays, nothing becomes older than
+        it was taken to be, and nothing lies farther ahead: no quota is freed, and none is blocked for longer.
+        """
+        return max(min(at_ns, self.to_ns), at_ns - (self.from_ns - self.to_ns))
+
+    def change(self) -> Change:
+        """As it is recorded."""
+        return Change(CLOCK, "", "", "set-back", {"at_ns": self.to_ns, "from_ns": self.from_ns})
+
+    @classmethod
+    def told(cls, change: Change) -> SetBack:
+        """What `change`, whose guard is `CLOCK`, says."""
+        data = cast(dict[str, int], change.data)
+        return cls(data["from_ns"], data["at_ns"])
+
 
 class Table(Protocol):
     """What one guard remembers. Its fields are plain data, equal when their contents are."""
@@ -21,6 +50,9 @@ class Table(Protocol):
 
     def apply(self, change: Change) -> None:
         """Fold one change. Total over every change that any version of the guard has written."""
+
+    def set_back(self, clock: SetBack) -> None:
+        """Put every moment in the table where it stands now (`clock.moved`): when something was, and until when."""
 
 
 class Holding(Table, Protocol):
@@ -52,6 +84,11 @@ class State:
             found = self.tables[kind.verb] = kind()
         return cast(T, found)
 
+    def set_back(self, clock: SetBack) -> None:
+        """Put the moments of all tables where they stand now."""
+        for table in self.tables.values():
+            table.set_back(clock)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and self._told() == other._told()
 
@@ -79,6 +116,10 @@ class Due(msgspec.Struct):
         if self.heap and self.heap[0][0] <= now_ns:
             return heappop(self.heap)[1]
         return None
+
+    def set_back(self, clock: SetBack) -> None:
+        """Ask when the moved moments come."""
+        self.rebuild([(clock.moved(due_ns), key) for due_ns, key in self.heap])
 
     def rebuild(self, entries: list[tuple[int, str]]) -> None:
         """Start again from `entries`: called when most of the heap speaks of entries that are gone."""

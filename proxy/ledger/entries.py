@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from rules.decision import Action, Change, Executed, OutcomeKind, Plain, Violation
+from rules.state import CLOCK, SetBack
 
 
 class LedgerError(Exception):
@@ -101,6 +102,11 @@ class CommandEntry(msgspec.Struct, frozen=True):
     by: str
     data: dict[str, Plain]
     changes: tuple[Change, ...] = ()
+
+    @property
+    def set_back(self) -> SetBack | None:
+        """By this entry the clock was set back; None for every other one."""
+        return next((SetBack.told(change) for change in self.changes if change.guard == CLOCK), None)
 
 
 class CheckpointEntry(msgspec.Struct, frozen=True):

@@ -153,6 +153,7 @@ class Status(msgspec.Struct, frozen=True):
     path: str
     entries: int
     size_bytes: int
+    last_ns: int
     last_at: str
     boot: dict[str, Any] | None
     boot_at: str
@@ -311,6 +312,7 @@ class LedgerReader:
             path=str(self._path),
             entries=seq,
             size_bytes=sum(file.stat().st_size for file in _files(self._path)),
+            last_ns=last_ns,
             last_at=iso(last_ns),
             boot=None if boot is None else msgspec.structs.asdict(entry_of(tuple(boot))),
             boot_at=iso(boot.at_ns) if boot is not None else "",

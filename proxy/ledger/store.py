@@ -39,6 +39,7 @@ from proxy.ledger.query import open_reader
 from proxy.ledger.redact import Redactor
 from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, entry_of, payload_digest, payload_of, row_of, rules_of
 from proxy.ledger.vault import Vault
+from rules.state import SetBack
 
 __all__ = ["Ledger", "LedgerError"]
 
@@ -77,6 +78,7 @@ SUMMED = "ON CONFLICT (decision) DO UPDATE SET calls = calls + excluded.calls"
 DELETE_ANSWERS = (
     "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
 )
+MOVE_ANSWERS = "UPDATE answers SET until_ns = max(min(until_ns, ?), until_ns - ?) WHERE until_ns > ?"
 INSERT_PAYLOADS = "INSERT INTO payloads (seq, salt, content) VALUES"
 DELETE_PAYLOADS = "DELETE FROM payloads WHERE seq IN (SELECT seq FROM payloads WHERE seq <= ? ORDER BY seq LIMIT ?)"
 REPLY = "UPDATE commands SET done = ?, result = ? WHERE id = ?"
@@ -88,6 +90,9 @@ FIND_CALL = "SELECT max(seq) FROM entries WHERE id = ? AND decision IS NOT NULL"
 
 type Item = tuple[int, Entry, StoredAnswer | None]
 type Owed = tuple[OutcomeEntry, StoredAnswer | None]
+type SealedAnswer = tuple[str, int, bytes]
+"""A kept answer as it is written: of which call, until when (ns), and encrypted."""
+
 type Reply = tuple[bool, str, int]
 """What came of a command: whether it was carried out, the result as JSON, and the command's id."""
 
@@ -249,6 +254,8 @@ class Ledger:
                 self._changed.notify()
             if answer is not None:
                 self._kept[answer.id] = answer
+        if isinstance(entry, CommandEntry) and entry.set_back is not None:
+            self._last_ns = entry.at_ns
         self._last_ns = max(self._last_ns, entry.at_ns)
         return seq
 
@@ -405,7 +412,7 @@ class Ledger:
         rows: list[Row] = []
         payloads: list[tuple[int, bytes, str]] = []
         rules: list[tuple[str, int]] = []
-        answers: list[tuple[str, int, bytes]] = []
+        answers: list[SealedAnswer] = []
         totals: Counter[str] = Counter()
         ended: list[str] = []
         head, prune_through = self._head, self._prune_through
@@ -435,6 +442,8 @@ class Ledger:
                     entry = self._sealed(entry, seq - 1, head)
                 elif isinstance(entry, PruneEntry):
                     prune_through = entry.through
+                elif isinstance(entry, CommandEntry) and entry.set_back is not None:
+                    answers = self._set_back(entry.set_back, answers)
                 row = row_of(entry, seq, call_seq, head, beside)
                 rows.append(row)
                 head = row[-1]
@@ -456,6 +465,13 @@ class Ledger:
         self._head, self._prune_through = head, prune_through
         for call_id in ended:
             self._sent.pop(call_id, None)
+
+    def _set_back(self, back: SetBack, answers: list[SealedAnswer]) -> list[SealedAnswer]:
+        """The clock was set back: kept answers expire when their claims do. Returns those not written yet, too."""
+        ahead_ns = back.from_ns - back.to_ns
+        self._connection.exec_driver_sql(MOVE_ANSWERS, (back.to_ns, ahead_ns, back.to_ns))
+        self._expiry_ns = _next_expiry_ns(self._connection)
+        return [(call_id, back.moved(until_ns), sealed) for call_id, until_ns, sealed in answers]
 
     def _sealed(self, entry: CheckpointEntry, size: int, root: bytes) -> CheckpointEntry:
         """`entry` with the note that says: `size` entries, the last with hash `root`."""

@@ -19,10 +19,11 @@ from urllib.parse import quote
 import msgspec
 
 from proxy.ledger import schema
-from proxy.ledger.entries import LedgerError
+from proxy.ledger.entries import CommandEntry, LedgerError
 from proxy.ledger.note import Note, NoteError, Verifier, parse_note, parse_verifier
 from proxy.ledger.query import SLACK_NS
-from proxy.ledger.rows import Beside, Row, chain, payload_digest, rules_named
+from proxy.ledger.rows import Beside, Row, chain, entry_of, payload_digest, rules_named
+from rules.state import SetBack
 
 PAGE = 2_000
 PLAIN = {int, str, type(None)}
@@ -43,6 +44,7 @@ STRAY_PAYLOAD = """
     SELECT min(p.seq) FROM payloads p LEFT JOIN entries e ON e.seq = p.seq
     WHERE e.seq IS NULL OR e.rest ->> '$.payload' IS NULL
 """
+LAST = "SELECT seq, at_ns FROM entries ORDER BY seq DESC LIMIT 1"
 PRUNED = "SELECT max(rest ->> '$.through') FROM entries WHERE kind = 'prune' AND call_seq IS NULL"
 
 STORED = """
@@ -153,9 +155,7 @@ class _Check:
         self._identity(connection)
         self._form(connection)
         self._names(connection)
-        total, self.live_ns = connection.execute(
-            "SELECT coalesce(max(seq), 0), coalesce(max(at_ns), 0) FROM entries"
-        ).fetchone()
+        total, self.live_ns = connection.execute(LAST).fetchone() or (0, 0)
         while self.entries < total and self._page(connection):
             self.tell(self.entries, max(total, self.entries))
         # What is counted has to be counted at one moment. Little is left to read now, so the moment is short.
@@ -313,6 +313,18 @@ class _Check:
             self._checkpoint(seq, rest)
         elif kind == "prune":
             self._prune(seq, rest["through"])
+        elif kind == "command":
+            entry = entry_of(row)
+            if isinstance(entry, CommandEntry) and entry.set_back is not None:
+                self._set_back(entry.set_back)
+
+    def _set_back(self, back: SetBack) -> None:
+        """The clock was set back, and with it the time of kept answers."""
+        self.last_ns = back.to_ns
+        self.stored = {
+            call_id: msgspec.structs.replace(kept, until_ns=back.moved(kept.until_ns))
+            for call_id, kept in self.stored.items()
+        }
 
     def _payload(self, connection: sqlite3.Connection, seq: int, said: str | None, salt: Any, payload: Any) -> None:
         """What stands beside decision `seq` is what it says, or was given up on record."""

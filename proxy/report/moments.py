@@ -52,6 +52,11 @@ def show_minute(at_ns: int) -> str:
     return (_EPOCH + timedelta(microseconds=at_ns // 1000)).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def show_second(at_ns: int) -> str:
+    """A moment in local time with its zone, to the second."""
+    return (_EPOCH + timedelta(microseconds=at_ns // 1000)).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
 def show_span(ns: int) -> str:
     """A duration with two or three digits that matter: `850 us`, `12 ms`, `1.4 s`, `3 min`, `2 h 5 min`."""
     if ns < 1_000_000:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.agents import Agents
+from proxy.clock import TOLERATED_NS
 from proxy.owner import owner_of
 from proxy.report.checked import counted
-from proxy.report.moments import show_size
+from proxy.report.moments import SECOND_NS, show_size, show_span
 from proxy.report.terminal import Style, paint, visible
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ WORDS = {"allow": "allowed", "replay": "replayed", "throttle": "throttled", "hol
 class Facts(msgspec.Struct, frozen=True):
     """What `status --json` prints. `ledger` is None where nothing was recorded yet.
 
-    `pid`, `command` and `listen` are of the running proxy, if there is one.
+    `pid`, `command` and `listen` are of the running proxy, if there is one. `clock_behind_s`: how far the clock of this
+    computer is behind the last entry.
     """
 
     running: bool
@@ -34,10 +36,11 @@ class Facts(msgspec.Struct, frozen=True):
     ledger_path: str
     confdir: str
     agents: int
+    clock_behind_s: int
 
 
-def gather(ledger: Path, confdir: Path) -> Facts:
-    """Look at the ledger, at who owns it, and at the agents. Changes nothing."""
+def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
+    """Look at the ledger, at who owns it, and at the agents. Changes nothing. `wall_ns`: the computer's time."""
     owner = owner_of(ledger)
     status = None
     if ledger.exists():
@@ -54,6 +57,7 @@ def gather(ledger: Path, confdir: Path) -> Facts:
         ledger_path=str(ledger),
         confdir=str(confdir),
         agents=len(Agents(confdir).list()),
+        clock_behind_s=max(status.last_ns - wall_ns, 0) // SECOND_NS if status else 0,
     )
 
 
@@ -89,6 +93,10 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
         lines.append(("calls", " · ".join([f"{total} on record", *by_decision(status.totals)]), ""))
         if status.last_at:
             lines.append(("", f"last entry {status.last_at}", "dim"))
+    if facts.clock_behind_s * SECOND_NS > TOLERATED_NS:
+        behind = show_span(facts.clock_behind_s * SECOND_NS)
+        lines.append(("clock", f"this computer's is {behind} behind the record, so no window passes", "red"))
+        lines.append(("", "if it is right: borderpost clock --accept --note TEXT", "dim"))
     lines.append(("agents", f"{facts.agents} with a token" if facts.agents else "none with a token", ""))
     lines.append(("confdir", facts.confdir, ""))
     return [f"{paint(f'{name:<9}', 'dim', colour)}{paint(visible(text), style, colour)}" for name, text, style in lines]

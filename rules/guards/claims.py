@@ -16,7 +16,7 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from rules.decision import Answer, Change, OutcomeKind
-from rules.state import Due
+from rules.state import Due, SetBack
 from rules.units import SECOND_NS
 from rules.upstream_key import SentKey
 
@@ -183,6 +183,15 @@ class Claims(msgspec.Struct):
         if claim is None or change.op not in ("done", "release") or claim.call != change.data["call"]:
             return ()
         return (*claim.earlier, claim.call) if claim.state == "unknown" else tuple(claim.earlier)
+
+    def set_back(self, clock: SetBack) -> None:
+        for claim in self.claims.values():
+            claim.until_ns = clock.moved(claim.until_ns)
+            claim.since_ns = clock.moved(claim.since_ns)
+            if claim.key is not None and claim.key.since_ns > clock.to_ns:
+                # Nobody knows how long ago that was, so the API is not relied on to remember it.
+                claim.key = msgspec.structs.replace(claim.key, since_ns=0)
+        self.due.set_back(clock)
 
     def _add(self, key: str, claim: Claim) -> None:
         self.claims[key] = claim

@@ -18,7 +18,7 @@ from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Answer, Change
 from rules.guard import Pass, Refuse, Settled, Verdict, View
-from rules.state import Due, State
+from rules.state import Due, SetBack, State
 from rules.units import SECOND_NS, seconds_up
 
 PAUSE_NS = 60 * SECOND_NS
@@ -61,6 +61,12 @@ class Cooldowns(msgspec.Struct):
             else:
                 pause.probe, pause.probe_until_ns = "", 0
         self._forget(data["at_ns"])
+
+    def set_back(self, clock: SetBack) -> None:
+        for pause in self.pauses.values():
+            pause.until_ns = clock.moved(pause.until_ns)
+            pause.probe_until_ns = clock.moved(pause.probe_until_ns)
+        self.due.rebuild([(pause.until_ns + CAUTION_NS, key) for key, pause in self.pauses.items()])
 
     def _forget(self, now_ns: int) -> None:
         for _ in range(2):

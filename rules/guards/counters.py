@@ -11,6 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from rules.state import SetBack
+
 SLICES = 100
 """A window counted in slices is cut into so many."""
 
@@ -43,6 +45,9 @@ class Counter(Protocol):
 
     def due_ns(self, rate: Rate) -> int:
         """When it is as good as new: from then on it can be forgotten."""
+
+    def set_back(self, rate: Rate, clock: SetBack) -> None:
+        """Put its calls where they stand now."""
 
 
 class Stamps(msgspec.Struct):
@@ -85,6 +90,9 @@ class Stamps(msgspec.Struct):
 
     def due_ns(self, rate: Rate) -> int:
         return self.stamps[-1] + rate.window_ns if self.stamps else 0
+
+    def set_back(self, rate: Rate, clock: SetBack) -> None:
+        self.stamps = [clock.moved(stamp) for stamp in self.stamps]
 
 
 class Slices(msgspec.Struct):
@@ -130,6 +138,16 @@ class Slices(msgspec.Struct):
     def due_ns(self, rate: Rate) -> int:
         return (max(self.slices) + SLICES + 1) * _width_ns(rate) if self.slices else 0
 
+    def set_back(self, rate: Rate, clock: SetBack) -> None:
+        width_ns = _width_ns(rate)
+        slices, self.slices = self.slices, {}
+        for number, count in slices.items():
+            latest_ns = (number + 1) * width_ns - 1  # of its calls: nobody knows where in their slice they are
+            if number * width_ns <= clock.from_ns:
+                latest_ns = min(latest_ns, clock.from_ns)
+            moved = clock.moved(latest_ns) // width_ns
+            self.slices[moved] = self.slices.get(moved, 0) + count
+
 
 def _width_ns(rate: Rate) -> int:
     return -(-rate.window_ns // SLICES)
@@ -160,3 +178,7 @@ class Pace(msgspec.Struct):
 
     def due_ns(self, rate: Rate) -> int:
         return -(-self.arrival // rate.quota)
+
+    def set_back(self, rate: Rate, clock: SetBack) -> None:
+        scaled = SetBack(clock.from_ns * rate.quota, clock.to_ns * rate.quota)
+        self.arrival = scaled.moved(self.arrival)

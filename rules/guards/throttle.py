@@ -22,7 +22,7 @@ from rules.fingerprint import named_values
 from rules.guard import Pass, Refuse, Settled, Verdict, View
 from rules.guards.counters import Pace, Rate, Slices, Stamps
 from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map, shown
-from rules.state import Due, State
+from rules.state import Due, SetBack, State
 from rules.units import RATE_HELP, parse_rate, seconds_up, show_duration
 from rules.yamltree import Node
 
@@ -72,6 +72,12 @@ class Rows(msgspec.Struct):
         elif row is not None:
             row.counter.give_back(row.rate, data["place_ns"])
         self._forget(data["at_ns"])
+
+    def set_back(self, clock: SetBack) -> None:
+        for row in self.rows.values():
+            row.counter.set_back(row.rate, clock)
+            row.seen_ns = clock.moved(row.seen_ns)
+        self.due.set_back(clock)
 
     def _forget(self, now_ns: int) -> None:
         for _ in range(2):
@@ -194,6 +200,8 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
         if not settled.answer.withdrawn:
             return ()
+        if any(cast(int, admitted.data["at_ns"]) > now_ns for admitted in settled.claimed):
+            return ()  # the clock was set back since, and the place is not where it was: it stays taken
         return tuple(
             Change(
                 self.verb,

@@ -133,6 +133,13 @@ class World:
         return self.settings.ledger
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Give the event loop turns until `holds`."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  anything may come to hold
+            await asyncio.sleep(0)
+
+
 type MakeWorld = Callable[..., Awaitable[World]]
 
 

@@ -29,6 +29,7 @@ from proxy.exchange import BUFFERED_CAP_BYTES
 from proxy.layers import http_of
 from proxy.ledger.store import LedgerError
 from proxy.rulefiles import read
+from tests.proxy.conftest import until
 
 RULES = """
 version: 1
@@ -241,13 +242,6 @@ class H2:
                     return 0, body
             await self.flush()
         return 0, body
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Give the event loop turns until `holds`."""
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110  anything may come to hold
-            await asyncio.sleep(0)
 
 
 def leftovers(here: Any) -> dict[str, int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from proxy.rulefiles import read
 from proxy.waiting import Entry, Waiter, WaitingRoom
-from tests.proxy.conftest import Hit, answer
+from tests.proxy.conftest import Hit, answer, until
 
 SLOT: Entry = ("concurrency", "k")
 OTHER: Entry = ("concurrency", "other")
@@ -201,3 +203,26 @@ async def test_nobody_is_left_in_the_room(world: Any) -> None:
         held.go.set()
         assert (await first).status_code == 200
     assert (here.proxy._gate._room._on, len(here.upstream.hits)) == ({}, 1)
+
+
+async def test_a_call_that_gives_up_waiting_is_decided_once(world: Any) -> None:
+    """A command that is found in the last moment has it decided. It is not decided again after that."""
+    here = await world(ORDERS)
+    held = Held(here)
+    gate = here.proxy._gate
+    async with here.client(timeout=30) as client:
+        first = asyncio.create_task(client.post("/orders"))
+        await held.arrived.wait()
+        async with here.client(timeout=httpx.Timeout(20, read=0.1)) as hasty:
+            twin = asyncio.create_task(hasty.post("/orders"))
+            await until_waiting(here)
+            gate.look = gate._room.call_all
+            with pytest.raises(httpx.ReadTimeout):
+                await twin
+        await until(lambda: not gate._room._waiters)
+        held.go.set()
+        assert (await first).status_code == 200
+    await here.proxy._ledger.idle()
+    with closing(sqlite3.connect(here.ledger)) as ledger:
+        decided = ledger.execute("SELECT count(*), count(DISTINCT id) FROM entries WHERE kind = 'decision'").fetchone()
+    assert decided == (2, 2)
