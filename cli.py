@@ -873,6 +873,7 @@ def log_verify(ctx: click.Context, anchor: Path | None, key: str | None, json_wa
       borderpost log verify --anchor monday.note
     """
     from proxy import anchors
+    from proxy.ledger import snapshot
     from proxy.ledger.verify import verify
     from proxy.report import verified
     from proxy.report.progress import Progress
@@ -881,6 +882,8 @@ def log_verify(ctx: click.Context, anchor: Path | None, key: str | None, json_wa
     public = anchors.public_key(key, _confdir(ctx.obj))
     with Progress("verifying") as progress:
         verdict = verify(_ledger(ctx.obj), note, public, progress.tell)
+    with Progress("checking the snapshot") as progress:
+        verdict = snapshot.check(verdict, anchors.vault(_confdir(ctx.obj)), progress.tell)
     if json_wanted:
         _print_json(verdict)
     else:

@@ -45,7 +45,14 @@ def sample(count: int, first: int = 0) -> list[Entry]:
     for n in range(first, first + count // 2):
         at_ns = 1_767_225_600_000_000_000 + n * 1_000_000
         call_id = new_id(at_ns, n.to_bytes(10))
-        claim: dict[str, Plain] = {"call": call_id, "until_ns": at_ns + 86_400_000_000_000}
+        claim: dict[str, Plain] = {
+            "at_ns": at_ns,
+            "call": call_id,
+            "until_ns": at_ns + 86_400_000_000_000,
+            "client_keys": [],
+            "path": "",
+            "until": "",
+        }
         entries.append(
             DecisionEntry(
                 at_ns=at_ns,
@@ -79,7 +86,7 @@ def sample(count: int, first: int = 0) -> list[Entry]:
                 duration_ns=40_000_000 + n % 1_000_000,
                 answer_sha256=f"{n:064x}",
                 answer_bytes=512,
-                changes=(Change("dedupe", "small-refunds", f"{n:064x}", "done", {"call": call_id}),),
+                changes=(Change("dedupe", "small-refunds", f"{n:064x}", "done", {"at_ns": at_ns, "call": call_id}),),
             )
         )
     return entries
@@ -143,7 +150,7 @@ def bench_writing(directory: Path, count: int) -> None:
     some = entries[:1_000]
     append = measure(lambda: [ledger.append(entry) for entry in some], len(some))
     waits = asyncio.run(wait_for_each(ledger, sample(1_000)))
-    history = measure(lambda: sum(1 for _ in ledger.history()), len(some) * 2)
+    history = measure(lambda: sum(1 for _ in ledger.history.entries()), len(some) * 2)
     ledger.close()
 
     print(f"{count:,} entries, {BATCH} to a transaction, medians of {TURNS} turns; us an entry")

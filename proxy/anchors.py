@@ -1,4 +1,4 @@
-"""Checkpoints outside of the ledger: files that are kept elsewhere, and the keys that check them."""
+"""Checkpoints outside of the ledger: files that are kept elsewhere, and the keys that check them, if they are here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from proxy.confdir import Confdir, reason
 from proxy.ledger.entries import LedgerError
 from proxy.ledger.note import Note, NoteError, Signer, Verifier, parse_note, parse_verifier
+from proxy.ledger.vault import Vault
 
 
 def read(path: Path) -> Note:
@@ -42,3 +43,8 @@ def public_key(given: str | None, confdir: Path) -> Verifier | bytes | None:
     if not (confdir / "signing.key").exists():
         return None
     return Signer(Confdir.open(confdir).signing_key).verifier("").public
+
+
+def vault(confdir: Path) -> Vault | None:
+    """The vault whose keys lie in `confdir`; None when there are none: to check, none are made."""
+    return Vault.of(Confdir.open(confdir)) if (confdir / "vault.key").exists() else None

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from proxy.clock import Clock
-from proxy.ledger.entries import CommandEntry, DecisionEntry, Entry, OutcomeEntry, RulesetEntry, StoredAnswer
+from proxy.ledger.entries import CommandEntry, DecisionEntry, OutcomeEntry, RulesetEntry, StoredAnswer
+from proxy.ledger.snapshot import Snapshots
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.tally import Tally
 from proxy.refusal import Reply, render
@@ -101,6 +102,7 @@ class Gate:
         self.unanswered = 0
         self._state = State()
         self._ledger = ledger
+        self.snapshots = Snapshots(ledger)
         self._tally = Tally()
         self._room = WaitingRoom()
         self._unrecorded: list[Admission] = []
@@ -108,17 +110,20 @@ class Gate:
         """Carries out what people have commanded; called before each decision."""
 
     def remember(self) -> None:
-        """Fold the ledger's entries into the state: what held before a restart holds again.
+        """Take up what the ledger tells: what held before a restart holds again.
 
         Calls that an earlier boot let out and never settled are recorded as `unknown`.
         """
-        folded = fold(self._noted(entry) for _, entry in self._ledger.history())
-        self._state, unsettled = folded.state, folded.unsettled
+        memory = self.snapshots.recall()
+        self._state = memory.state
+        self.clock.advance(memory.last_ns)
+        for agent, (run, at_ns) in memory.runs.items():
+            self.runs.recorded(agent, run, at_ns)
         now_ns = self.clock.now_ns()
         abandoned: dict[str, list[Change]] = {}
         for change in decide.abandon(self._state, now_ns):
             abandoned.setdefault(str(change.data["call"]), []).append(change)
-        for call_id, at_ns in unsettled.items():
+        for call_id, at_ns in memory.unsettled.items():
             changes = tuple(abandoned.get(call_id, ()))
             self._ledger.append(
                 OutcomeEntry(
@@ -133,14 +138,6 @@ class Gate:
             )
             decide.apply(self._state, changes)
 
-    def _noted(self, entry: Entry) -> Entry:
-        self.clock.advance(entry.at_ns)
-        if isinstance(entry, CommandEntry) and entry.set_back is not None:
-            self.clock.set_back(entry.set_back)
-        if isinstance(entry, DecisionEntry):
-            self.runs.recorded(entry.agent, entry.run, entry.at_ns)
-        return entry
-
     async def recover(self, by: str) -> bool:
         """Record again, if the ledger has failed and can be written by now. Who runs the proxy is `by`.
 
@@ -150,9 +147,9 @@ class Gate:
         entry = CommandEntry(self.clock.now_ns(), "recover", by, {"problem": self._ledger.failed})
         if not self._ledger.failed or not await asyncio.to_thread(self._ledger.mend, entry):
             return False
-        folded = await asyncio.to_thread(fold, (entry for _, entry in self._ledger.history()))
-        self._state, unsettled = folded.state, folded.unsettled
-        self.clock.advance(folded.at_ns)  # it may have been set back, and that not recorded
+        memory = await asyncio.to_thread(self.snapshots.recall)
+        self._state, unsettled = memory.state, memory.unsettled
+        self.clock.advance(memory.last_ns)  # it may have been set back, and that not recorded
         owed, lost = self._ledger.resume()
         for outcome, stored in owed:
             if unsettled.pop(outcome.id, None) is not None or outcome.id not in lost:
@@ -508,34 +505,6 @@ class Gate:
             call=call,
             dialect=tool.refusal if tool is not None else "",
         )
-
-
-class Folded(msgspec.Struct, frozen=True):
-    """What a ledger comes to: the state, the time, and when the calls were let out that have no outcome (ns)."""
-
-    state: State
-    at_ns: int
-    unsettled: dict[str, int]
-
-
-def fold(entries: Iterable[Entry]) -> Folded:
-    """What `entries` come to."""
-    state = State()
-    last_ns = 0
-    unsettled: dict[str, int] = {}
-    for entry in entries:
-        last_ns = max(last_ns, entry.at_ns)
-        if isinstance(entry, DecisionEntry):
-            decide.apply(state, entry.changes)
-            if entry.action == "allow":
-                unsettled[entry.id] = entry.at_ns
-        elif isinstance(entry, OutcomeEntry):
-            decide.apply(state, entry.changes)
-            unsettled.pop(entry.id, None)
-        elif isinstance(entry, CommandEntry):
-            decide.apply(state, entry.changes)
-            last_ns = entry.at_ns if entry.set_back is not None else last_ns
-    return Folded(state, last_ns, unsettled)
 
 
 def _entry(admission: Admission, waited_ns: int, count: int = 1) -> DecisionEntry:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -42,6 +43,8 @@ FLUSH_S = 10.0
 
 MEND_S = 1.0
 """How often a ledger that has failed is tried again."""
+
+GIVE_WAY_S = 0.001
 
 VERSIONED = ("borderpost", "mitmproxy", "jsonschema-rs", "tzdata")
 
@@ -115,7 +118,7 @@ class Proxy:
             self._following = asyncio.create_task(self._follow())
 
     async def _flush(self) -> None:
-        """Now and then, record the refusals that were only counted, and seal what is recorded."""
+        """Now and then, record the refusals that were only counted, seal what is recorded, and take a snapshot."""
         while True:
             await asyncio.sleep(FLUSH_S)
             self._tell_clock()
@@ -124,6 +127,8 @@ class Proxy:
                 self._ledger.checkpoint_if_due(self._clock.now_ns())
             except LedgerError as error:
                 log.error("refusals or a checkpoint could not be recorded: %s", error)
+            if self._gate.snapshots.due:
+                await asyncio.to_thread(self._gate.snapshots.take, give_way)
 
     def _tell_clock(self) -> None:
         """Say that the wall clock is far behind: once, until it is not any more."""
@@ -203,9 +208,15 @@ class Proxy:
         try:
             self._gate.flush(everything=True)
             self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", os_user(), {}))
-            self._ledger.checkpoint(self._clock.now_ns())
+            await self._ledger.durable(self._ledger.checkpoint(self._clock.now_ns()))
+            await asyncio.to_thread(self._gate.snapshots.take)
         finally:
             self._ledger.close()
+
+
+def give_way() -> None:
+    """Let the event loop work: a thread that computes would make each of its turns wait for milliseconds."""
+    time.sleep(GIVE_WAY_S)
 
 
 def _upstream_roots(directory: Path, further: tuple[Path, ...]) -> Path:

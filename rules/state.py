@@ -44,7 +44,10 @@ class SetBack(msgspec.Struct, frozen=True):
 
 
 class Table(Protocol):
-    """What one guard remembers. Its fields are plain data, equal when their contents are."""
+    """What one guard remembers: a `msgspec.Struct` whose fields are plain data, equal when their contents are.
+
+    They can be written as JSON and read back (`rules.kept`): structs of which a field takes several are tagged.
+    """
 
     verb: ClassVar[str]
 

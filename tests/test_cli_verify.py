@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 import cli
 from proxy.confdir import Confdir
 from proxy.ledger.entries import DecisionEntry, OutcomeEntry
+from proxy.ledger.snapshot import Snapshots
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from proxy.report.progress import Progress, bar
@@ -102,6 +103,7 @@ def test_the_verdict_as_json() -> None:
     assert found["finding"]["seq"] == 1
     assert set(found) == {
         "result", "path", "entries", "checkpoints", "sealed", "anchored", "pruned", "own_key", "finding",
+        "snapshot",
     }  # fmt: skip
 
 
@@ -120,6 +122,17 @@ def test_the_public_key_is_enough_elsewhere() -> None:
     assert "by a key that only the ledger" not in borderpost(*elsewhere, "--key", key).output
     assert "by a key that only the ledger" in borderpost(*elsewhere).output
     assert not Path("nowhere").exists()
+
+
+def test_verify_checks_the_snapshot_too() -> None:
+    borderpost("log", "checkpoint")
+    ledger = Ledger.open(
+        Path("ledger.db").absolute(), Vault.of(Confdir.open(Path("confdir").absolute())), owner="borderpost serve"
+    )
+    Snapshots(ledger).take()
+    ledger.close()
+    assert "snapshot what the entries 1 to 3 come to" in borderpost("log", "verify", code=3).output
+    assert "snapshot not checked" in borderpost("log", "verify", "--confdir", "nowhere", code=3).output
 
 
 @pytest.mark.parametrize(

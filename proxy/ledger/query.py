@@ -178,6 +178,20 @@ def open_reader(path: Path) -> Engine:
     return create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=2)
 
 
+@contextlib.contextmanager
+def reading(engine: Engine, path: Path) -> Iterator[Connection]:
+    """A connection of `engine`, which reads the ledger at `path`; what goes wrong with it is a `LedgerError`."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        original = error.orig if isinstance(error, DBAPIError) else error
+        what = str(original).partition("\n")[0]
+        if "not a database" in what:
+            what = "this is no SQLite file; give another one with `--ledger`"
+        raise LedgerError(f"cannot read the ledger `{path}`: {what}") from None
+
+
 class LedgerReader:
     """An open ledger, for reading. Made by `LedgerReader.open`; a context manager."""
 
@@ -323,18 +337,8 @@ class LedgerReader:
             totals={decision: totals.get(decision, 0) for decision in schema.DECISIONS},
         )
 
-    @contextlib.contextmanager
-    def _connect(self) -> Iterator[Connection]:
-        """A connection for one question; what the database says against it becomes one line."""
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            original = error.orig if isinstance(error, DBAPIError) else error
-            what = str(original).partition("\n")[0]
-            if "not a database" in what:
-                what = "this is no SQLite file; give another one with `--ledger`"
-            raise LedgerError(f"cannot read the ledger `{self._path}`: {what}") from None
+    def _connect(self) -> contextlib.AbstractContextManager[Connection]:
+        return reading(self._engine, self._path)
 
 
 COLUMNS = f"""

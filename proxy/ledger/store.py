@@ -15,12 +15,12 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.confdir import reason
@@ -35,9 +35,10 @@ from proxy.ledger.entries import (
     PruneEntry,
     StoredAnswer,
 )
-from proxy.ledger.query import open_reader
+from proxy.ledger.history import History
+from proxy.ledger.query import open_reader, reading
 from proxy.ledger.redact import Redactor
-from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, entry_of, payload_digest, payload_of, row_of, rules_of
+from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, payload_digest, payload_of, row_of, rules_of
 from proxy.ledger.vault import Vault
 from rules.state import SetBack
 
@@ -56,7 +57,6 @@ MAX_BATCH = 2_000
 EXPIRED_A_BATCH = 8
 """How many answers whose time is over a batch deletes, at least: bounded, for some have a mebibyte to overwrite."""
 
-HISTORY_PAGE = 5_000
 NEVER_NS = 1 << 63
 
 SEAL_ENTRIES = 1_000
@@ -102,7 +102,7 @@ class Ledger:
 
     def __init__(self, path: Path, vault: Vault, lock_fd: int, engine: Engine) -> None:
         self.path = path
-        self._vault = vault
+        self.vault = vault
         self._redactor = Redactor(vault.hash_secret)
         self._lock_fd = lock_fd
         self._engine = engine
@@ -114,6 +114,7 @@ class Ledger:
             self._connection.exec_driver_sql(FORGET_COMMANDS, (COMMANDS_KEPT,))
         self._file = _file(path)
         self._reader = open_reader(path)
+        self.history = History(path, self._reader)
         self._attempted = (self._seq, self._head)
         self._owed: list[Owed] = []
         self._lost: set[str] = set()
@@ -177,6 +178,11 @@ class Ledger:
         return self._last_ns
 
     @property
+    def durable_seq(self) -> int:
+        """The number of the last entry that is on the disk."""
+        return self._durable_seq
+
+    @property
     def failed(self) -> str:
         """Why nothing can be appended any more; empty while all is well."""
         return self._failure
@@ -200,7 +206,7 @@ class Ledger:
 
         Nothing is sealed without a key to sign with, and 0 returned when it never was.
         """
-        if self._seq > self._sealed_seq and self._vault.signer is not None:
+        if self._seq > self._sealed_seq and self.vault.signer is not None:
             self._sealed_seq = self._queue(CheckpointEntry(at_ns), None)
             self._unsealed_ns = 0
         return self._sealed_seq
@@ -215,13 +221,10 @@ class Ledger:
 
         Returns up to which entry there are none from now on, and of how many entries they are given up now.
         """
-        try:
-            with self._reader.connect() as connection:
-                sealed = (connection.exec_driver_sql(LAST_CHECKPOINT).scalar() or 1) - 1
-                young = connection.exec_driver_sql(FIRST_SINCE, (before_ns,)).scalar() or sealed + 1
-                pruned = connection.exec_driver_sql(LAST_PRUNED).scalar() or 0
-        except SQLAlchemyError as error:
-            raise LedgerError(f"cannot read the ledger `{self.path}`: {_cause(error)}") from None
+        with reading(self._reader, self.path) as connection:
+            sealed = (connection.exec_driver_sql(LAST_CHECKPOINT).scalar() or 1) - 1
+            young = connection.exec_driver_sql(FIRST_SINCE, (before_ns,)).scalar() or sealed + 1
+            pruned = connection.exec_driver_sql(LAST_PRUNED).scalar() or 0
         through = min(sealed, young - 1)
         if through <= pruned:
             return pruned, 0
@@ -295,28 +298,12 @@ class Ledger:
         """The kept answer to call `call_id`, also if it is not written yet; None when there is none any more."""
         answer = self._kept.get(call_id)
         if answer is None:
-            try:
-                with self._reader.connect() as connection:
-                    sealed = connection.exec_driver_sql("SELECT sealed FROM answers WHERE id = ?", (call_id,)).scalar()
-            except SQLAlchemyError as error:
-                raise LedgerError(f"cannot read the ledger `{self.path}`: {_cause(error)}") from None
+            with reading(self._reader, self.path) as connection:
+                sealed = connection.exec_driver_sql("SELECT sealed FROM answers WHERE id = ?", (call_id,)).scalar()
             if sealed is None:
                 return None
-            answer = self._vault.open(call_id, sealed)
+            answer = self.vault.open(call_id, sealed)
         return answer if answer.until_ns > self._last_ns else None
-
-    def history(self) -> Iterator[tuple[int, Entry]]:
-        """Every durable entry with its sequence number, in order: what the state is folded from at the start."""
-        page = text(
-            "SELECT e.*, p.content FROM entries e LEFT JOIN payloads p ON p.seq = e.seq "
-            "WHERE e.seq > :after ORDER BY e.seq LIMIT :limit"
-        )
-        after = 0
-        with self._reader.connect() as connection:
-            while rows := connection.execute(page, {"after": after, "limit": HISTORY_PAGE}).all():
-                for row in rows:
-                    yield row[0], entry_of(row[:-1], row[-1])
-                after = rows[-1][0]
 
     def close(self) -> None:
         """Write what is pending, and let go of the ledger. Raises `LedgerError` when that could not be written."""
@@ -422,9 +409,9 @@ class Ledger:
             for seq, entry, answer in batch:
                 beside, call_seq = None, None
                 if answer is not None:
-                    sealed = self._vault.seal(answer)
+                    sealed = self.vault.seal(answer)
                     answers.append((answer.id, answer.until_ns, sealed))
-                    beside = Beside(self._vault.digest(sealed), answer.until_ns)
+                    beside = Beside(self.vault.digest(sealed), answer.until_ns)
                 if isinstance(entry, DecisionEntry):
                     call_seq = seq
                     if content := payload_of(entry):
@@ -475,7 +462,7 @@ class Ledger:
 
     def _sealed(self, entry: CheckpointEntry, size: int, root: bytes) -> CheckpointEntry:
         """`entry` with the note that says: `size` entries, the last with hash `root`."""
-        signer = self._vault.signer
+        signer = self.vault.signer
         assert signer is not None, "only what can sign makes checkpoints"
         key = str(signer.verifier(self._origin))
         return msgspec.structs.replace(entry, note=signer.sign(self._origin, size, root), key=key)

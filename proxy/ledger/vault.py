@@ -1,8 +1,10 @@
-"""The vault: what the ledger needs keys for: hashes for secrets, encryption of stored answers, signed checkpoints."""
+"""The vault: what the ledger needs keys for: hashes for secrets, encryption of stored answers, signed checkpoints,
+authentic snapshots."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 
 import msgspec
@@ -17,7 +19,7 @@ NONCE_BYTES = 12
 
 
 class Vault:
-    """Seals and opens stored answers, hashes secrets, signs. Holds the keys of the confdir.
+    """Seals and opens stored answers, hashes secrets, signs, authenticates. Holds the keys of the confdir.
 
     Without `signing_key`, no checkpoints are made.
     """
@@ -25,6 +27,7 @@ class Vault:
     def __init__(self, hash_key: bytes, vault_key: bytes, signing_key: bytes = b"") -> None:
         self._hash_key = hash_key
         self._cipher = AESGCM(vault_key)
+        self._mac_key = hmac.digest(vault_key, b"borderpost snapshot", "sha256")
         self.signer = Signer(signing_key) if signing_key else None
         self.key_ids = {"hash_key": key_id(hash_key), "vault_key": key_id(vault_key)}
         if signing_key:
@@ -51,6 +54,10 @@ class Vault:
         except (InvalidTag, ValueError):
             raise LedgerError(f"the stored answer to `{call_id}` was changed, or sealed with another key") from None
         return msgspec.msgpack.decode(plain, type=StoredAnswer)
+
+    def authenticator(self) -> hmac.HMAC:
+        """A fresh HMAC-SHA256 for what only we may have written."""
+        return hmac.new(self._mac_key, digestmod="sha256")
 
     def digest(self, sealed: bytes) -> str:
         """What the chain says of a sealed answer; the random nonce keeps it from telling anything of the content."""

@@ -69,7 +69,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     Of the `entries` that were checked, those up to `anchored` are the ones that the anchor tells of, those up to
     `sealed` are signed. `own_key`: for want of another one, the key was taken from the ledger itself. `pruned`: the
-    payloads up to this entry were given up.
+    payloads up to this entry were given up. `snapshot`: a sentence about the snapshot beside it, where there is one.
     """
 
     result: Literal["good", "broken", "inconclusive"]
@@ -81,6 +81,7 @@ class Verdict(msgspec.Struct, frozen=True):
     pruned: int
     own_key: bool
     finding: Finding | None
+    snapshot: str = ""
 
 
 class Broken(Exception):

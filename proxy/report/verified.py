@@ -53,6 +53,8 @@ def _facts(verdict: Verdict) -> Sequence[tuple[str, str]]:
         facts.append(("", "(`borderpost log checkpoint --export FILE` writes one)"))
     if verdict.pruned:
         facts.append(("pruned", f"what was read and said in entries 1 to {verdict.pruned:,}, on record"))
+    if verdict.snapshot:
+        facts.append(("snapshot", verdict.snapshot))
     return facts
 
 

@@ -50,7 +50,7 @@ class Counter(Protocol):
         """Put its calls where they stand now."""
 
 
-class Stamps(msgspec.Struct):
+class Stamps(msgspec.Struct, tag=True):
     """An exact sliding window: the times of its calls, sorted. Never more than the quota; refuses nothing that fits.
 
     Windows are half open: a call exactly one window after another is no longer in one window with it.
@@ -95,7 +95,7 @@ class Stamps(msgspec.Struct):
         self.stamps = [clock.moved(stamp) for stamp in self.stamps]
 
 
-class Slices(msgspec.Struct):
+class Slices(msgspec.Struct, tag=True):
     """A sliding window for large quotas: how many calls each hundredth of it holds, by the number of the slice.
 
     Any window lies within `SLICES` + 1 slices, and these never hold more than the quota. So it admits no more than
@@ -153,7 +153,7 @@ def _width_ns(rate: Rate) -> int:
     return -(-rate.window_ns // SLICES)
 
 
-class Pace(msgspec.Struct):
+class Pace(msgspec.Struct, tag=True):
     """GCRA, ITU-T I.371: one theoretical arrival time, in nanoseconds times the quota so that it is an integer."""
 
     arrival: int = 0

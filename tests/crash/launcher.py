@@ -32,7 +32,7 @@ from proxy import rulefiles, server
 from proxy.addon import Addon
 from proxy.gate import Admission, Gate
 from proxy.layers import Stream
-from proxy.ledger import store
+from proxy.ledger import snapshot, store
 from proxy.ledger.entries import (
     BootEntry,
     CheckpointEntry,
@@ -42,6 +42,7 @@ from proxy.ledger.entries import (
     OutcomeEntry,
     RulesetEntry,
 )
+from proxy.ledger.history import History
 from proxy.ledger.store import Ledger
 
 
@@ -135,10 +136,20 @@ class Seams:
             seams.reach("replay-reading")
             return found
 
-        def history(original: Any, ledger: Ledger) -> Iterator[Any]:
-            for item in original(ledger):
+        def entries(original: Any, history: History, *rest: Any, **more: Any) -> Iterator[Any]:
+            for item in original(history, *rest, **more):
                 seams.reach("folding")
                 yield item
+
+        def snapshot_lines(original: Any, *rest: Any) -> Iterator[bytes]:
+            for line in original(*rest):
+                yield line
+                seams.reach("snapshot-begun")
+
+        def snapshot_written(original: Any, *rest: Any) -> int:
+            size_bytes: int = original(*rest)
+            seams.reach("snapshot-kept")
+            return size_bytes
 
         def load(original: Any, *rest: Any) -> Any:
             if seams.rulesets:
@@ -160,10 +171,13 @@ class Seams:
             return made
 
         store.SEAL_ENTRIES = 7  # so that there are checkpoints to be killed at
+        snapshot.EVERY = 3  # and snapshots, at every start
         wrap(Ledger, "_queue", append)
         wrap(Ledger, "_write", write)
         wrap(Ledger, "answer", answer)
-        wrap(Ledger, "history", history)
+        wrap(History, "entries", entries)
+        wrap(snapshot, "_lines", snapshot_lines)
+        wrap(snapshot, "_write", snapshot_written)
         wrap(Ledger, "close", close)
         wrap(Gate, "admit", admit)
         wrap(Gate, "settle", settle)

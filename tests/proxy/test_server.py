@@ -55,6 +55,33 @@ async def test_a_restart_forgets_no_claim_and_frees_no_quota(world: Any) -> None
     assert len(here.upstream.hits) == 3
 
 
+@pytest.mark.parametrize("change", [b"", b"not a snapshot\n", None], ids=["as it was", "changed", "deleted"])
+async def test_a_proxy_leaves_a_snapshot_and_the_next_one_remembers_the_same_with_or_without(
+    world: Any, change: bytes | None
+) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        await client.post("/pay", json={"amount": 5})
+        for _ in range(2):
+            await client.get("/a")
+    await here.proxy.stop()
+    snapshot = here.ledger.with_name("ledger.db.snapshot")
+    assert snapshot.read_bytes().startswith(b"borderpost snapshot 1\n")
+    if change is None:
+        snapshot.unlink()
+    elif change:
+        snapshot.write_bytes(change)
+    second = await again(here)
+    try:
+        async with here.client(proxy=f"http://127.0.0.1:{second.address[1]}") as client:
+            assert (await client.post("/pay", json={"amount": 5})).headers["idempotent-replayed"] == "true"
+            assert (await client.get("/a")).json()["code"] == "rate-limited"
+    finally:
+        await second.stop()
+    assert len(here.upstream.hits) == 3
+    assert snapshot.read_bytes().startswith(b"borderpost snapshot 1\n")
+
+
 async def test_a_call_that_was_out_when_the_proxy_died_is_unknown_after_a_restart(world: Any) -> None:
     here = await world(RULES)
     arrived, finish = asyncio.Event(), asyncio.Event()

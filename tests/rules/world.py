@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
+from rules import kept
 from rules.call import NO_BODY, Body, Call, Json
 from rules.decide import apply, decide, settle
 from rules.decision import Answer, Change, Decision, Outcome
@@ -107,8 +108,14 @@ class World:
         return decision.code or decision.action
 
     def refold(self) -> State:
-        """The state as a restart finds it: every change written as JSON, read back and folded."""
-        state = State()
-        kept = msgspec.json.encode(self.ledger)
-        apply(state, [Change(**each) for each in msgspec.json.decode(kept)])
+        """The state as a restart finds it: every change written as JSON, read back and folded.
+
+        Half of them are folded before: the state after these was written down, too, and read back.
+        """
+        changes = [Change(**each) for each in msgspec.json.decode(msgspec.json.encode(self.ledger))]
+        before = State()
+        apply(before, changes[: len(changes) // 2])
+        state = kept.read(kept.write(before))
+        assert state == before
+        apply(state, changes[len(changes) // 2 :])
         return state

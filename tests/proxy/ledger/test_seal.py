@@ -151,7 +151,7 @@ async def test_pruning_is_on_record_and_goes_on_after_an_interruption(tmp_path: 
     ledger.close()  # at once: whatever is not done yet is done by the next owner
     again = open_ledger(tmp_path)
     assert again.prune(NOW_NS + 3 * MINUTE_NS, NOW_NS + 2 * MINUTE_NS, "ada") == (through, 0)
-    entries = [entry for _, entry in again.history() if isinstance(entry, PruneEntry)]
+    entries = [entry for _, entry in again.history.entries() if isinstance(entry, PruneEntry)]
     assert entries == [PruneEntry(NOW_NS + 3 * MINUTE_NS, through, NOW_NS + 2 * MINUTE_NS, "ada")]
     await finish(again)
     with LedgerReader.open(again.path) as reader:
@@ -256,5 +256,5 @@ def test_a_checkpoint_without_a_key_to_sign_with_is_none(tmp_path: Path) -> None
     ledger = Ledger.open(tmp_path / "ledger.db", Vault(b"h" * 32, b"v" * 32), owner="borderpost test")
     ledger.append(refusal())
     assert ledger.checkpoint(NOW_NS) == 0
-    assert not any(isinstance(entry, CheckpointEntry) for _, entry in ledger.history())
+    assert not any(isinstance(entry, CheckpointEntry) for _, entry in ledger.history.entries())
     ledger.close()

@@ -52,7 +52,7 @@ async def test_seqs_are_given_at_once_and_in_order(ledger: Ledger) -> None:
     entries: list[Entry] = [boot(), decision("c_1"), refusal("c_2"), outcome("c_1")]
     assert [ledger.append(entry) for entry in entries] == [1, 2, 3, 4]
     await ledger.durable(4)
-    assert list(ledger.history()) == list(enumerate(entries, 1))
+    assert list(ledger.history.entries()) == list(enumerate(entries, 1))
 
 
 def test_what_nobody_waits_for_is_written_all_the_same(ledger: Ledger) -> None:
@@ -69,7 +69,7 @@ async def test_ten_thousand_that_wait_at_once(ledger: Ledger) -> None:
         await ledger.durable(seq)
 
     await asyncio.gather(*(record(n) for n in range(10_000)))
-    history = list(ledger.history())
+    history = list(ledger.history.entries())
     assert [seq for seq, _ in history] == [*range(1, len(history) + 1)]
     decided = [entry for _, entry in history if not isinstance(entry, CheckpointEntry)]
     assert decided == [decision(f"c_{n}") for n in range(10_000)]
@@ -92,7 +92,7 @@ async def test_one_that_no_longer_waits_does_not_disturb_the_others(ledger: Ledg
     await asyncio.gather(waits[0], waits[2])
     with pytest.raises(asyncio.CancelledError):
         await waits[1]
-    assert len(list(ledger.history())) == 3
+    assert len(list(ledger.history.entries())) == 3
 
 
 async def test_a_restart_goes_on_where_it_ended(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_a_restart_goes_on_where_it_ended(tmp_path: Path) -> None:
     second = open_ledger(tmp_path)
     seq = second.append(outcome())
     await second.durable(seq)
-    assert list(second.history()) == [(1, decision()), (2, outcome())]
+    assert list(second.history.entries()) == [(1, decision()), (2, outcome())]
     assert read_elsewhere(second.path, "SELECT seq, call_seq FROM entries") == [[1, 1], [2, 1]]
     second.close()
 
@@ -266,7 +266,7 @@ def test_after_kill_9_everything_that_was_durable_is_there(tmp_path: Path) -> No
         child.send_signal(signal.SIGKILL)
         told += [int(line) for line in child.stdout.read().splitlines() if line]
     ledger = open_ledger(tmp_path)
-    recorded = [seq for seq, _ in ledger.history()]
+    recorded = [seq for seq, _ in ledger.history.entries()]
     assert recorded == list(range(1, len(recorded) + 1))
     assert set(told) <= set(recorded)
     assert ledger.append(boot()) == len(recorded) + 1
@@ -318,7 +318,7 @@ def test_when_the_disk_is_full_all_who_wait_are_told_and_nothing_more_is_taken(t
     assert "cannot be written: " in rest
     assert later == [rest.removeprefix("{'LedgerError'} ")] * 4
     ledger = open_ledger(tmp_path)
-    assert [seq for seq, _ in ledger.history()] == list(range(1, int(last_told) + 1))
+    assert [seq for seq, _ in ledger.history.entries()] == list(range(1, int(last_told) + 1))
     ledger.close()
 
 
