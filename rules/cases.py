@@ -6,12 +6,14 @@
       expect: {decision: replay, rule: small-refunds}
 
 `calls:` instead of `call:` is a sequence in which each call may have its own `expect`. Calls happen one after another,
-from an empty state on. Each that is let out is answered as `answer` says: a status (200), or `lost` when none came.
+from an empty state on. Each that is let out is answered as `answer` says: a status (200), or `lost` when none came; at
+once, or when `ends` says.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import insort
 from calendar import timegm
 from collections.abc import Sequence
 from hashlib import sha256
@@ -38,7 +40,7 @@ START_NS = timegm((2026, 1, 5, 12, 0, 0)) * SECOND_NS
 
 DECISIONS = ("allow", "deny", "throttle", "replay", "hold")
 EXECUTED = ("no", "yes", "unknown")
-CALL_KEYS = ("request", "agent", "run", "headers", "query", "json", "form", "multipart", "text", "at", "answer")
+CALL_KEYS = ("request", "agent", "run", "headers", "query", "json", "form", "multipart", "text", "at", "answer", "ends")
 EXPECT_KEYS = ("decision", "code", "rule", "tool", "executed", "would")
 PORTS = {"https": 443, "http": 80}
 
@@ -55,12 +57,16 @@ class Expect(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One call of a case, when it happens, the status that answers it (0: no answer came), and what is expected."""
+    """One call of a case, when it happens, the status that answers it (0: no answer came), and what is expected.
+
+    `end_ns`: when it is answered; the calls that happen before find it on its way.
+    """
 
     call: Call
     at_ns: int
     answer: int
     expect: Expect | None
+    end_ns: int
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -97,15 +103,24 @@ def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
     state = State()
     decisions: list[Decision] = []
     mismatches: list[Mismatch] = []
+    out: list[tuple[int, int, Step, Call, Decision]] = []
+
+    def end(until_ns: int) -> None:
+        """Settle the calls that have been answered by `until_ns`, in the order of their answers."""
+        while out and out[0][0] <= until_ns:
+            end_ns, number, step, call, decision = out.pop(0)
+            lost = step.answer == 0
+            answer = Answer(step.answer, complete=not lost, sent=True, stored=not lost)
+            apply(state, settle(ruleset, state, call, decision, f"call-{number}", answer, end_ns).changes)
+
     for number, step in enumerate(case.steps, 1):
+        end(step.at_ns)
         call = with_credential(ruleset, step.call)
         decision = decide(ruleset, state, call, f"call-{number}", step.at_ns)
         decisions.append(decision)
         apply(state, decision.changes)
         if decision.action == "allow":
-            lost = step.answer == 0
-            answer = Answer(step.answer, complete=not lost, sent=True, stored=not lost)
-            apply(state, settle(ruleset, state, call, decision, f"call-{number}", answer, step.at_ns).changes)
+            insort(out, (step.end_ns, number, step, call, decision), key=lambda each: each[:2])
         if step.expect is not None:
             mismatches += _compare(number, step.expect, decision)
     return CaseResult(case.name, tuple(decisions), tuple(mismatches))
@@ -179,7 +194,10 @@ def _step(node: Node, before: Sequence[Step], expects: bool) -> Step:
     if at_ns < previous_ns:
         entries["at"].fail("test", "`at` is before the call before it", "write the calls in the order of time")
     answer = _answer(entries["answer"]) if "answer" in entries else 200
-    return Step(call, at_ns, answer, _expect(entries["expect"]) if "expect" in entries else None)
+    end_ns = _moment(entries["ends"], start_ns if before else at_ns) if "ends" in entries else at_ns
+    if end_ns < at_ns:
+        entries["ends"].fail("test", "`ends` is before the call", "write when its answer comes, such as `+5s`")
+    return Step(call, at_ns, answer, _expect(entries["expect"]) if "expect" in entries else None, end_ns)
 
 
 def _call(node: Node, entries: dict[str, Node]) -> Call:

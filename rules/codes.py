@@ -32,6 +32,7 @@ CODES: dict[str, Code] = {
     "duplicate-not-replayable": Code(409, "Duplicate, answer not kept", "never as is", True, "http_request_denied"),
     "outcome-unknown": Code(409, "Outcome of the first attempt unknown", "never as is", True, "http_request_denied"),
     "rate-limited": Code(429, "Rate limited", "yes", False, "http_request_error"),
+    "concurrency": Code(429, "Too many at the same time", "yes", False, "http_request_error"),
     "upstream-cooldown": Code(503, "Upstream asked to slow down", "yes", False, "destination_unavailable"),
     "destination-refused": Code(403, "Destination not permitted", "never", True, "destination_ip_prohibited"),
     "upgrade-refused": Code(403, "Protocol upgrade not supported", "never", True, "http_request_denied"),

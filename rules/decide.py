@@ -7,7 +7,7 @@ The stages, always in this order; the first that refuses is the one whose violat
     2  at least one allow applies
     5  the upstream did not ask for a pause (cooldown)
     6  the call is no duplicate (dedupe)
-    8  every quota has room (throttle); then all are consumed at once, with the claims
+    8  every quota has room (throttle, concurrency); then all are consumed at once, with the claims
 
 A rule in monitor mode stops nothing and allows nothing: what it would have refused is in `Decision.would`. When the
 whole rule set is in monitor mode the same is true of everything behind stage 0. Rules are looked at in the order of
@@ -513,7 +513,7 @@ class _Deciding:
         )
 
 
-PAUSING = frozenset({"rate-limited", "upstream-cooldown"})
+PAUSING = frozenset({"rate-limited", "concurrency", "upstream-cooldown"})
 """Refusals that time alone mends."""
 
 _EXECUTED_FIRST = ("unknown", "yes", "no")

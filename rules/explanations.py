@@ -264,6 +264,13 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
         "by: agent}}]",
     ),
+    "concurrency": (
+        "`concurrency` is how many calls may be on their way at the same time: a whole number, at least 1, or a "
+        "mapping with such a `max`.",
+        "rules: [{id: search, match: GET https://search.example.com/**, allow: true, concurrency: {by: agent}}]",
+        "rules: [{id: search, match: GET https://search.example.com/**, allow: true, concurrency: {max: 2, "
+        "by: agent}}]",
+    ),
     "conflict": (
         "Two words stand side by side that belong to different limits: `per` belongs to `rate`, `burst` to `pace`.",
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "

@@ -135,6 +135,7 @@ _CALLS: dict[str, Word] = {
         "What the upstream answers: a status, or lost when no answer came. Default: 200.",
         {"anyOf": [{"type": "integer", "minimum": 200, "maximum": 599}, {"const": "lost"}]},
     ),
+    "ends": Word("When the answer comes, as for `at`; until then the call is on its way. Default: at once.", TEXT),
 }
 _CALL = {name: _CALLS[name] for name in CALL_KEYS}
 _ID: Schema = {"type": ["string", "null"]}

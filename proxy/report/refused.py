@@ -56,6 +56,10 @@ MEANINGS: dict[str, str] = {
         "says it too when that is within 10 s (many SDKs sleep for as long as it says, in silence). `wait: 10s` under "
         "the `throttle` lets calls wait for their turn instead."
     ),
+    "concurrency": (
+        "A `concurrency` had no place: so many calls were on their way already. Nobody knows when one of them ends, "
+        "so the refusal says to come again in 2 s. `wait: 10s` under the `concurrency` lets calls wait instead."
+    ),
     "upstream-cooldown": (
         "The API itself asked to slow down (429, or 503 with `Retry-After`), so calls to that host with that "
         "credential are held back until the time that it named, whoever makes them. No rule of yours is behind this."

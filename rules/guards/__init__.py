@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from rules.guard import Guard, Implicit
 from rules.guards.claims import Claims
+from rules.guards.concurrency import Concurrency, Leases
 from rules.guards.cooldown import Cooldown, Cooldowns
 from rules.guards.dedupe import Dedupe
 from rules.guards.endings import Endings
 from rules.guards.throttle import Rows, Throttle
 from rules.state import Holding, Table
 
-GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "throttle": Throttle}
+GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "concurrency": Concurrency, "throttle": Throttle}
 """Verb in rule files -> the guard."""
 
 IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
 """Guards that stand beside every rule set, in the order of their stages."""
 
-TABLES: dict[str, type[Table]] = {"dedupe": Claims, "throttle": Rows, "cooldown": Cooldowns}
+TABLES: dict[str, type[Table]] = {"dedupe": Claims, "concurrency": Leases, "throttle": Rows, "cooldown": Cooldowns}
 """Verb in changes -> the table that folds them."""
 
-HOLDING: dict[str, type[Holding]] = {"dedupe": Claims}
+HOLDING: dict[str, type[Holding]] = {"dedupe": Claims, "concurrency": Leases}
 """Verb in changes -> the table, for those of what calls hold until their outcome is known."""

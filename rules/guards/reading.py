@@ -29,6 +29,10 @@ _MEANT = {
 """Words that people bring along from elsewhere, and ours."""
 
 
+def _meant(name: str, known: tuple[str, ...]) -> str:
+    return _MEANT[name] if _MEANT.get(name) in known else name
+
+
 def read_map(node: Node, where: str, known: tuple[str, ...]) -> dict[str, Node]:
     """The entries of a map by key. Unknown keys are errors."""
     found: dict[str, Node] = {}
@@ -38,7 +42,7 @@ def read_map(node: Node, where: str, known: tuple[str, ...]) -> dict[str, Node]:
             key.fail(
                 "unknown-key",
                 f"`{where}` has no key `{name}`",
-                suggest(_MEANT.get(name, name), known) or f"its keys are {listing(known)}",
+                suggest(_meant(name, known), known) or f"its keys are {listing(known)}",
             )
         found[name] = value
     return found

@@ -66,6 +66,16 @@ tests:
     earlier: [{request: POST https://api.example.com/orders, form: {amount: 7}, answer: 422}]
     call: {request: POST https://api.example.com/orders, form: {amount: 7}}
     expect: allow
+  - name: it is on its way until its answer comes
+    calls:
+      - {request: POST https://api.example.com/orders, form: {amount: 7}, ends: +9s, answer: 422}
+      - {request: POST https://api.example.com/orders, form: {amount: 8}, ends: +8s}
+      - request: POST https://api.example.com/orders
+        form: {amount: 7}
+        at: +8s
+        expect: {code: duplicate-in-flight}
+      - {request: POST https://api.example.com/orders, form: {amount: 8}, at: +8s, expect: replay}
+      - {request: POST https://api.example.com/orders, form: {amount: 7}, at: +9s, expect: allow}
   - name: another secret in the tool's header
     earlier: [{request: POST https://api.example.com/orders, form: {amount: 7}, headers: {X-Key: a}}]
     call: {request: POST https://api.example.com/orders, form: {amount: 7}, headers: {x-key: b}}
@@ -170,6 +180,7 @@ BAD = [
     ("{name: x, call: {$GET, at: +x}, expect: allow}", "test", "`+x` is no moment"),
     ("{name: x, call: {$GET, at: '2026-13-05T12Z'}, expect: allow}", "test", "`2026-13-05T12Z` is no moment"),
     ("{name: x, calls: [{$GET}, {$GET, at: '2026-01-05T11:59Z'}]}", "test", "`at` is before the call before it"),
+    ("{name: x, calls: [{$GET}, {$GET, at: +5s, ends: +4s}]}", "test", "`ends` is before the call"),
     ("{name: x, call: {$GET, answer: 99}, expect: allow}", "test", "`answer` is no status"),
     ("{name: x, call: {$GET, answer: gone}, expect: allow}", "test", "`answer` is no status"),
     ("{name: x, call: {$GET}, expect: alow}", "choice", "`alow` is no value of `expect`"),
