@@ -17,7 +17,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from proxy import dial
 from proxy.doorman import Doorman
 from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Exchange
-from proxy.gate import Admission, Asked, Gate, withdrawn
+from proxy.gate import SHOWN_REASON, Admission, Asked, Gate, withdrawn
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.refusal import Reply, render_failure
@@ -188,6 +188,7 @@ class Addon:
             exchange.call = call = with_credential(call, needs.credential, self._hash_secret)
         exchange.finish = needs.claim
         exchange.read_answer = needs.answer
+        exchange.hold_answer = needs.show_as
         exchange.body_cap_bytes = needs.cap_bytes
         has_body = bool(flow.metadata.get("has_body"))
         length = call.header("content-length") or ""
@@ -265,13 +266,15 @@ class Addon:
     # -- the answer ------------------------------------------------------------------------------------------------
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """The head of an answer has arrived: stream its body, unless it is known to be small."""
+        """The head of an answer has arrived: stream its body, unless it is small, or has to be held back."""
         exchange = exchange_of(flow)
         if exchange is None or exchange.refusal is not None or exchange.settled:
             return
         exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish or exchange.read_answer else 0)
         assert flow.response is not None
         length = _values(flow.response.headers.fields, b"content-length")
+        if exchange.hold_answer and "json" in flow.response.headers.get("content-type", ""):
+            return  # `layers.Stream` holds it back, unless it turns out to be too large
         if len(length) != 1 or not length[0].isdigit() or int(length[0]) > SMALL_ANSWER_BYTES:
             flow.response.stream = exchange.copy
 
@@ -297,7 +300,11 @@ class Addon:
             digest=self._hash_secret(exchange.copy.sha256.encode()),
             body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,
         )
-        self._settle(flow.client_conn.id, exchange, exchange.admission, answer, stored)
+        bodiless = flow.request.method == "HEAD" or flow.response.status_code in (204, 205, 304)
+        held = not flow.response.stream and not bodiless
+        shown_as = self._settle(flow.client_conn.id, exchange, exchange.admission, answer, stored, held)
+        if shown_as:
+            _show_failure(flow.response, shown_as)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange failed. Record what is known, and answer in our form if the client has no answer yet."""
@@ -346,19 +353,23 @@ class Addon:
         admission: Admission,
         answer: Answer,
         stored: StoredAnswer | None,
-    ) -> None:
+        held: bool = False,
+    ) -> int:
+        """Record what became of the call. Returns the status to give the client in place of the answer's, or 0."""
         if admission.reply is not None:
-            return
+            return 0
         try:
-            self._gate.settle(
+            return self._gate.settle(
                 admission,
                 answer,
                 client_left=exchange.client_left,
                 answer_sha256=exchange.copy.sha256 if exchange.copy is not None else "",
                 stored=stored,
+                held=held,
             )
         except Exception:
             log.exception("an outcome could not be recorded, because of an error of ours")
+            return 0
         finally:
             self._end(client_id, exchange)
 
@@ -424,6 +435,14 @@ def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAn
         headers=tuple(response.headers.fields),
         body=body,
     )
+
+
+def _show_failure(response: http.Response, status: int) -> None:
+    """Give a failed answer the `status` of an error, and say whose it is. Its body stays as it came."""
+    response.headers["proxy-status"] = f"borderpost; received-status={response.status_code}; details=failed"
+    for name in ("x-should-retry", "stripe-should-retry"):
+        response.headers[name] = "false"
+    response.status_code, response.data.reason = status, SHOWN_REASON if not response.is_http2 else b""
 
 
 def _set_headers(request: http.Request, headers: tuple[tuple[str, str], ...]) -> None:

@@ -21,7 +21,8 @@ class Exchange:
 
     `refusal`: set until the gate has let the call out; the HTTP layer sends nothing upstream while it is set.
     `gone`: set when the client has left. `finish`: the upstream exchange is finished even without its client.
-    `read_answer`: rules read the body of the answer. `sent`: the request may have begun to leave.
+    `read_answer`: rules read the body of the answer.
+    `hold_answer`: its status may have to be replaced. `sent`: the request may have begun to leave.
     `settled`: its outcome is recorded.
     `given_up`: nobody waits for it any more, so it must not be let out.
     """
@@ -41,6 +42,7 @@ class Exchange:
         self.ended = asyncio.Event()
         self.finish = False
         self.read_answer = False
+        self.hold_answer = False
         self.sent = False
         self.settled = False
         self.given_up = False

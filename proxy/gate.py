@@ -32,6 +32,9 @@ from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
 from rules.ruleset import RuleSet
 from rules.state import SetBack, State
 
+SHOWN_REASON = b"The API reported a failure"
+"""The reason phrase of a failed answer that is shown as an error."""
+
 log = logging.getLogger("borderpost")
 
 
@@ -372,10 +375,13 @@ class Gate:
         client_left: bool = False,
         answer_sha256: str = "",
         stored: StoredAnswer | None = None,
-    ) -> None:
+        held: bool = False,
+    ) -> int:
         """Record what became of a call that was admitted, and wake those who wait for it. Called exactly once.
 
         If it cannot be told what became of it, because of an error of ours, that is `unknown`, and so are its claims.
+        Returns the status to give the client in place of a failed answer's, else 0; always 0 unless the answer is
+        `held` back from it until now.
         """
         now_ns, times = self.clock.now_ns(), admission.times_set_back
         changes: tuple[Change, ...] = ()
@@ -400,6 +406,9 @@ class Gate:
                 outcome = Outcome("unknown", tuple(one for one in claims if one.data["call"] == admission.call_id))
             changes = outcome.changes
             decide.apply(self._state, changes)
+            shown_as = outcome.show_as if held else 0
+            if stored is not None and shown_as:
+                stored = msgspec.structs.replace(stored, status=shown_as, reason=SHOWN_REASON)
             self._conclude(
                 OutcomeEntry(
                     at_ns=now_ns,
@@ -407,16 +416,19 @@ class Gate:
                     outcome=outcome.kind,
                     status=answer.status,
                     duration_ns=now_ns - self.clock.moved(admission.sent_ns or admission.at_ns, times),
-                    error=answer.error,
+                    error=answer.error or outcome.reason,
                     answer_sha256=answer_sha256,
                     answer_bytes=answer.size_bytes,
                     client_left=client_left,
+                    expected=outcome.expected,
+                    shown_as=shown_as,
                     changes=outcome.changes,
                 ),
                 stored if outcome.kind == "done" else None,
             )
             for call_id in outcome.told:
                 self._tell(call_id, outcome.kind, f"told by the answer to {admission.call_id}")
+            return shown_as
         finally:
             self._call_for(changes)
 

@@ -27,9 +27,11 @@ from mitmproxy.proxy.layers.http._events import (
     RequestHeaders,
     RequestProtocolError,
     RequestTrailers,
+    ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
+    ResponseTrailers,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
@@ -38,7 +40,7 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
-from proxy.exchange import Exchange
+from proxy.exchange import ANSWER_CAP_BYTES, Exchange
 from proxy.http1 import Http1Client, Http1Server, problem_of
 
 EXCHANGE = "borderpost"
@@ -235,6 +237,19 @@ class Stream(HttpStream):
             )
             return
         yield from super().state_wait_for_response_headers(event)
+
+    @expect(ResponseData, ResponseTrailers, ResponseEndOfMessage)
+    def state_consume_response_body(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """An answer that turns out to be too large to be held back is handed on from here on, as it comes."""
+        yield from super().state_consume_response_body(event)
+        exchange = exchange_of(self.flow)
+        if isinstance(event, ResponseData) and len(self.response_body_buf) > ANSWER_CAP_BYTES and exchange is not None:
+            held = bytes(self.response_body_buf)
+            self.response_body_buf.clear()
+            assert self.flow.response is not None
+            self.flow.response.stream = exchange.copy or True
+            yield from self.start_response_stream()
+            yield from self.state_stream_response_body(ResponseData(self.stream_id, held))
 
     def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
         """Requests are validated on arrival; an answer that fails validation is a failed exchange, in our words."""

@@ -6,8 +6,8 @@
       expect: {decision: replay, rule: small-refunds}
 
 `calls:` instead of `call:` is a sequence in which each call may have its own `expect`. Calls happen one after another,
-from an empty state on. Each that is let out is answered as `answer` says: a status (200), or `lost` when none came; at
-once, or when `ends` says.
+from an empty state on. Each that is let out is answered as `answer` says: a status (200), `{status: 200, json: ...}`,
+or `lost` when none came; at once, or when `ends` says.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Expect(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One call of a case, when it happens, the status that answers it (0: no answer came), and what is expected.
+    """One call of a case, when it happens, what answers it, and what is expected.
 
     `end_ns`: when it is answered; the calls that happen before find it on its way.
     """
 
     call: Call
     at_ns: int
-    answer: int
+    answer: Answer
     expect: Expect | None
     end_ns: int
 
@@ -109,9 +109,7 @@ def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
         """Settle the calls that have been answered by `until_ns`, in the order of their answers."""
         while out and out[0][0] <= until_ns:
             end_ns, number, step, call, decision = out.pop(0)
-            lost = step.answer == 0
-            answer = Answer(step.answer, complete=not lost, sent=True, stored=not lost)
-            apply(state, settle(ruleset, state, call, decision, f"call-{number}", answer, end_ns).changes)
+            apply(state, settle(ruleset, state, call, decision, f"call-{number}", step.answer, end_ns).changes)
 
     for number, step in enumerate(case.steps, 1):
         end(step.at_ns)
@@ -193,7 +191,7 @@ def _step(node: Node, before: Sequence[Step], expects: bool) -> Step:
     at_ns = _moment(entries["at"], start_ns) if "at" in entries else previous_ns or START_NS
     if at_ns < previous_ns:
         entries["at"].fail("test", "`at` is before the call before it", "write the calls in the order of time")
-    answer = _answer(entries["answer"]) if "answer" in entries else 200
+    answer = _answer(entries["answer"]) if "answer" in entries else _answered(200)
     end_ns = _moment(entries["ends"], start_ns if before else at_ns) if "ends" in entries else at_ns
     if end_ns < at_ns:
         entries["ends"].fail("test", "`ends` is before the call", "write when its answer comes, such as `+5s`")
@@ -304,12 +302,31 @@ def _moment(node: Node, start_ns: int) -> int:
     return node.fail("test", f"`{text}` is no moment", "write `+59s` after the first call, or `2026-01-05T12:00Z`")
 
 
-def _answer(node: Node) -> int:
+def _answer(node: Node) -> Answer:
+    """A status, `lost`, or a mapping of `status`, `headers` and `json`."""
     if node.scalar == "lost":
-        return 0
+        return Answer(0, complete=False, sent=True)
+    if node.kind != "map":
+        return _answered(_status(node))
+    entries = read_map(node, "answer", ("status", "headers", "json"))
+    return _answered(
+        _status(entries["status"]) if "status" in entries else 200,
+        tuple((name.lower(), value) for name, value in _pairs(entries["headers"], "headers"))
+        if "headers" in entries
+        else (),
+        _body("json", entries["json"]) if "json" in entries else NO_BODY,
+    )
+
+
+def _status(node: Node) -> int:
     if type(node.scalar) is not int or not 200 <= node.scalar <= 599:
         node.fail("test", "`answer` is no status", "write a status such as `500`, or `lost` when no answer came")
     return node.scalar
+
+
+def _answered(status: int, headers: tuple[tuple[str, str], ...] = (), body: Body = NO_BODY) -> Answer:
+    digest = body.sha256.hex() or "0"
+    return Answer(status, complete=True, sent=True, stored=True, headers=headers, digest=digest, body=body)
 
 
 def _expect(node: Node) -> Expect:

@@ -25,7 +25,8 @@ import msgspec
 from rules.applies import Ambiguous, Bindings, Naming, Reading, Target, writes
 from rules.call import Call
 from rules.canonical import frame
-from rules.decision import Action, Answer, Change, Decision, Outcome, Violation, Waiting
+from rules.decision import Action, Answer, Change, Decision, Expected, Outcome, Violation, Waiting
+from rules.expect import effect, judge
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import HOLDING, IMPLICIT, TABLES
@@ -42,7 +43,8 @@ class Needs(msgspec.Struct, frozen=True):
 
     `body`: buffer and decode the body, up to `cap_bytes`. `claim`: the call may hold a claim, so its exchange has to be
     finished even when the client leaves. `credential`: the field of the secret, or empty for the usual places.
-    `answer`: rules read the body of the answer.
+    `answer`: rules read the body of the answer. `show_as`: its status may have to be replaced, so it has to arrive
+    whole before it is handed on.
     """
 
     body: bool
@@ -50,6 +52,7 @@ class Needs(msgspec.Struct, frozen=True):
     claim: bool
     credential: str
     answer: bool = False
+    show_as: bool = False
 
 
 def needs(ruleset: RuleSet, head: Call) -> Needs:
@@ -71,7 +74,9 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards),
         credential=next((tool.credential for tool in tools if tool.credential), ""),
-        answer=any(guard.needs_answer() for rule in rules for guard in rule.guards),
+        answer=any(guard.needs_answer() for rule in rules for guard in rule.guards)
+        or any(tool.expect is not None and tool.expect.needs_body for tool in tools),
+        show_as=any(tool.expect is not None and tool.expect.show_as for tool in tools),
     )
 
 
@@ -96,7 +101,13 @@ def settle(
     tool = ruleset.tools.get(decision.tool)
     keyed = tool is not None and tool.upstream_key is not None and keep_until_ns(decision) > 0
     kind = outcome_of(answer, keyed)
-    settled = Settled(call, call_id, decision.tool, (), kind, answer)
+    expected: Expected = ""
+    reason, show_as = "", 0
+    if tool is not None and tool.expect is not None:
+        expected, reason = judge(tool.expect, answer)
+        kind = effect(tool.expect, expected, kind)
+        show_as = tool.expect.show_as if expected == "failed" else 0
+    settled = Settled(call, call_id, decision.tool, (), kind, answer, expected)
     by_guard: dict[tuple[str, str], list[Change]] = {}
     for change in decision.changes:
         if change.rule:
@@ -110,7 +121,7 @@ def settle(
     known = told(state, _of_rules_in_force(ruleset, changes)) if decision.replay_of else ()
     for implicit in IMPLICIT:
         changes += implicit.settle(settled, state, now_ns)
-    return Outcome(kind, tuple(changes), known)
+    return Outcome(kind, tuple(changes), known, expected, reason, show_as)
 
 
 def _of_rules_in_force(ruleset: RuleSet, changes: Iterable[Change]) -> list[Change]:

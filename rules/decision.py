@@ -102,6 +102,8 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 type OutcomeKind = Literal["done", "not_executed", "unknown"]
+type Expected = Literal["", "met", "failed", "unclear"]
+"""Whether an answer is what its tool expects of a success; empty where it expects nothing."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -133,8 +135,13 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of a call that was sent, and the changes that follow from it.
 
     `told`: earlier calls whose outcome was unknown; now it is known to be the same.
+    `expected`: whether the answer is a success by its tool's `expect`, and `reason`: why not, in one line.
+    `show_as`: the status to give the client in place of the upstream's, or 0.
     """
 
     kind: OutcomeKind
     changes: tuple[Change, ...] = ()
     told: tuple[str, ...] = ()
+    expected: Expected = ""
+    reason: str = ""
+    show_as: int = 0

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from rules.call import Call
-from rules.decision import Answer, Change, Executed, Limit, OutcomeKind
+from rules.decision import Answer, Change, Executed, Expected, Limit, OutcomeKind
 from rules.fields import Field, Value
 from rules.state import State
 from rules.upstream_key import SentKey, UpstreamKey
@@ -103,6 +103,7 @@ class Settled(msgspec.Struct, frozen=True):
     """A call that was sent and has come to its end: what `settle` of the guards is told.
 
     `claimed` are the changes that this guard made when the call was let out. `tool` is the tool that names the call.
+    `expected`: whether the answer is a success, where that tool says what one is.
     """
 
     call: Call
@@ -111,6 +112,7 @@ class Settled(msgspec.Struct, frozen=True):
     claimed: tuple[Change, ...]
     kind: OutcomeKind
     answer: Answer
+    expected: Expected = ""
 
 
 class Guard(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import cast
 
+from rules.expect import parse_expect
 from rules.fields import parse_field
 from rules.pattern import parse_pattern
 from rules.ruleset import BODY_CAP_BYTES, DeclaredBody, Effect, Match, Tool
@@ -53,6 +54,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     refusal = report.choice(found["refusal"], "`refusal`", REFUSALS) if "refusal" in found else None
     cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
     upstream_key = _upstream_key(found["upstream_key"], credential, report) if "upstream_key" in found else None
+    expect = report.attempt(lambda: parse_expect(found["expect"])) if "expect" in found else None
     if len(report.problems) > before:
         return None
     return Tool(
@@ -64,6 +66,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         cap_bytes=cap_bytes,
         refusal=refusal or "",
         upstream_key=upstream_key,
+        expect=expect,
         source=f"{name.mark.file}:{name.mark.line}",
     )
 

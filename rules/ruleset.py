@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from rules.during import During
+from rules.expect import Expect
 from rules.guard import Guard
 from rules.index import Index
 from rules.pattern import Pattern
@@ -37,7 +38,8 @@ class Tool(msgspec.Struct, frozen=True):
 
     `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
     `refusal`: the dialect that its clients want refusals in; empty where the call tells.
-    `upstream_key`: the header by which the API itself knows a repetition, or None. `source`: "file:line" for messages.
+    `upstream_key`: the header by which the API itself knows a repetition, or None.
+    `expect`: what an answer is that means success, or None. `source`: "file:line" for messages.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Tool(msgspec.Struct, frozen=True):
     cap_bytes: int = BODY_CAP_BYTES
     refusal: str = ""
     upstream_key: UpstreamKey | None = None
+    expect: Expect | None = None
     source: str = ""
 
 

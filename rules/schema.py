@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from rules.cases import CALL_KEYS, DECISIONS, EXECUTED, EXPECT_KEYS
 from rules.codes import CODES
 from rules.guards import GUARDS
-from rules.vocabulary import FILE, MATCH, RULE, SELECT, TEXT, TOOL, UPSTREAM_KEY, Schema, Word, one_or_list, ref
+from rules.vocabulary import (
+    FILE,
+    MATCH,
+    RULE,
+    SELECT,
+    SUCCESS,
+    TEXT,
+    TOOL,
+    UPSTREAM_KEY,
+    Schema,
+    Word,
+    one_or_list,
+    ref,
+)
 from rules.where import OPERATORS
 
 URL = "http://json-schema.org/draft-07/schema#"
@@ -31,6 +44,7 @@ def schema() -> Schema:
             "match": _mapping("A pattern, and a condition that its calls meet.", MATCH, required=["request"]),
             "tool": {"anyOf": [ref("pattern"), {"type": "array", "items": _MATCH, "minItems": 1}, tool]},
             "upstream_key": _mapping("How the API itself knows a repetition.", UPSTREAM_KEY, required=["header"]),
+            "success": _SUCCESS,
             "selector": {**_mapping("Selectors that pick calls.", SELECT), "minProperties": 1, **_ONE_TARGET},
             "rule": {
                 **_mapping("Which calls, and what may happen to them.", {**RULE, **guards}, required=["id"]),
@@ -46,6 +60,7 @@ def schema() -> Schema:
             "during": _mapping("When, by the clock of a time zone.", _DURING, required=["zone"]),
             "test": _mapping("Calls, and what is expected to be decided for them.", _TEST, required=["name"]),
             "call": _mapping("A call as an agent would make it.", _CALL, required=["request"]),
+            "answer": _mapping("What the upstream answers.", _ANSWER),
             "step": _mapping("A call, and what is expected for it.", {**_CALL, "expect": _EXPECTED}, ["request"]),
             "expect": {**_mapping("What is expected to be decided.", _EXPECT), "minProperties": 1},
         },
@@ -86,6 +101,23 @@ _CONDITION: Schema = {
     "patternProperties": {_FIELD: {"anyOf": [_SCALAR, ref("operators")]}},
     "additionalProperties": False,
 }
+_SUCCESS: Schema = {
+    "type": "object",
+    "description": "A condition on the answer, by `status`, `header.NAME` and `body.NAME`.",
+    "minProperties": 1,
+    "properties": {
+        "all": {"type": "array", "items": ref("success"), "minItems": 1, "description": "Every one of these holds."},
+        "any": {"type": "array", "items": ref("success"), "minItems": 1, "description": "One of these holds."},
+        "not": {"allOf": [ref("success")], "description": "This does not hold."},
+        "status": {
+            "anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[1-5]xx$"}, ref("operators")],
+            "description": "The status of the answer, such as 200 or 2xx.",
+        },
+        **{name: _described(word) for name, word in SUCCESS.items()},
+    },
+    "patternProperties": {r"^(header|body)(\.|\[).+|body$": {"anyOf": [_SCALAR, ref("operators")]}},
+    "additionalProperties": False,
+}
 _LIMITS: dict[str, Schema] = {
     "scalar": {"type": ["string", "number", "boolean", "null"]},
     "scalars": {"type": "array", "items": {"type": ["string", "number", "boolean", "null"]}, "minItems": 1},
@@ -119,6 +151,12 @@ _DURING = {
     "to": Word('Before this time, such as "17:30". Default: to the end of the day.', _TIME),
     "zone": Word("The time zone, such as Europe/Berlin or UTC.", TEXT),
 }
+_STATUS: Schema = {"type": "integer", "minimum": 200, "maximum": 599}
+_ANSWER = {
+    "status": Word("The status. Default: 200.", _STATUS),
+    "headers": Word("Headers by name.", {"type": "object", "additionalProperties": one_or_list(_SCALAR)}),
+    "json": Word("A JSON body.", {}),
+}
 _WIRE: Schema = {"type": "object", "additionalProperties": one_or_list(_SCALAR)}
 _CALLS: dict[str, Word] = {
     "request": Word("Method and URL, such as POST https://api.example.com/orders.", TEXT),
@@ -132,8 +170,8 @@ _CALLS: dict[str, Word] = {
     "text": Word("A plain text body.", _SCALAR),
     "at": Word("When: a time after the first call, such as +59s, or a moment such as 2026-01-05T12:00Z.", TEXT),
     "answer": Word(
-        "What the upstream answers: a status, or lost when no answer came. Default: 200.",
-        {"anyOf": [{"type": "integer", "minimum": 200, "maximum": 599}, {"const": "lost"}]},
+        "What the upstream answers: a status, or one with a JSON body, or lost when no answer came. Default: 200.",
+        {"anyOf": [_STATUS, {"const": "lost"}, ref("answer")]},
     ),
     "ends": Word("When the answer comes, as for `at`; until then the call is on its way. Default: at once.", TEXT),
 }

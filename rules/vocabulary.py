@@ -78,6 +78,10 @@ TOOL: dict[str, Word] = {
         "The header by which the API itself knows a repetition, such as Idempotency-Key. `dedupe` sends a key in it.",
         {"anyOf": [HEADER, ref("upstream_key")]},
     ),
+    "expect": Word(
+        "What an answer is that means success, such as {status: 2xx, body.ok: true}. Others are recorded as failed.",
+        ref("success"),
+    ),
     "cap": Word(
         "The largest body that is buffered to decide, such as 1MiB. Default: 16MiB; at most 256MiB.",
         {"type": "string", "pattern": f"^{SIZE}$"},
@@ -87,6 +91,17 @@ TOOL: dict[str, Word] = {
 UPSTREAM_KEY: dict[str, Word] = {
     "header": Word("The header that holds the key.", HEADER),
     "retention": Word("How long the API remembers a key, such as 24h. Default: 24h.", DURATION),
+}
+
+SUCCESS: dict[str, Word] = {
+    "otherwise": Word(
+        "What became of the effect, when the answer is another and its status is 2xx or 3xx. Default: unknown.",
+        {"enum": ["done", "not_executed", "unknown"]},
+    ),
+    "show_as": Word(
+        "Give the agent this status with a failed answer, such as 422. Default: its own.",
+        {"type": "integer", "minimum": 400, "maximum": 599},
+    ),
 }
 
 MATCH: dict[str, Word] = {
@@ -113,7 +128,7 @@ RULE: dict[str, Word] = {
 }
 
 LATER: dict[str, frozenset[str]] = {
-    "tool": frozenset({"params", "params_mode", "expect"}),
+    "tool": frozenset({"params", "params_mode"}),
     "upstream_key": frozenset({"body", "query"}),
     "match": frozenset({"mcp", "graphql"}),
     "selector": frozenset({"after"}),

@@ -114,6 +114,10 @@ class Condition(msgspec.Struct, frozen=True):
         """Whether it holds for the call behind `read`, asked by `side`. Raises `ConditionError`: then refuse."""
         return _holds(self.root, read, side, True)
 
+    def verdict(self, read: Read) -> bool | None:
+        """Whether it holds, as strictly as in an allow; None where what decides it can not be read."""
+        return _verdict(self.root, read, True)
+
     def misses(self, read: Read, side: Side) -> tuple[Miss, ...]:
         """The tests because of which it does not hold; nothing where it does."""
         return tuple(dict.fromkeys(_misses(self.root, read, side, True)))
@@ -130,6 +134,20 @@ def _holds(part: Part, read: Read, side: Side, affirmed: bool) -> bool:
         return _holds(part.part, read, side, not affirmed)
     each = (_holds(one, read, side, affirmed) for one in part.parts)
     return all(each) if isinstance(part, AllOf) is affirmed else any(each)
+
+
+def _verdict(part: Part, read: Read, affirmed: bool) -> bool | None:
+    """As `_holds` of an allow, in three values: what can not be read counts only where nothing else decides."""
+    if isinstance(part, Test):
+        try:
+            return part.holds(read, "allow", affirmed)
+        except ConditionError:
+            return None
+    if isinstance(part, NotOf):
+        return _verdict(part.part, read, not affirmed)
+    each = [_verdict(one, read, affirmed) for one in part.parts]
+    decisive = isinstance(part, AnyOf) is affirmed
+    return decisive if decisive in each else None if None in each else not decisive
 
 
 def _misses(part: Part, read: Read, side: Side, affirmed: bool) -> Iterator[Miss]:

@@ -284,7 +284,7 @@ def test_tail_is_cut_to_fit_a_terminal_only() -> None:
     path = "DELETE api.stripe.com/v1/customers/cus_1/sources/card_1/something/long"
     (line,) = tail_calls([deny], 80, False)
     assert (len(line), "…" in line, line.endswith(" no-deletes")) == (80, True, True)
-    assert tail_calls([deny], WIDE, False) == [f"00:03:00  deny          403  {path}  no-deletes"]
+    assert tail_calls([deny], WIDE, False) == [f"00:03:00  deny             403  {path}  no-deletes"]
 
 
 def test_tail_begins_with_the_last_and_follows(tmp_path: Path) -> None:
@@ -301,6 +301,22 @@ def test_tail_begins_with_the_last_and_follows(tmp_path: Path) -> None:
         assert tail.wait(30) == 130
 
 
+def test_a_failure_behind_a_200_is_shown_everywhere(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.db", Vault(bytes(32), bytes(32)), owner="borderpost serve")
+    ledger.append(decided(6, 9, "POST slack.com/api/chat.postMessage", "allow", rules=("say",), tool="say"))
+    failed: Any = {"expected": "failed", "shown_as": 422, "error": "not as expected: body.ok eq true"}
+    ledger.append(answered(6, 9, "not_executed", 200, **failed))
+    ledger.close()
+    assert "200 failed" in borderpost("log", "list").stdout
+    assert json.loads(borderpost("log", "--json").stdout)[0]["expected"] == "failed"
+    shown = borderpost("log", "show", "c_00000000000000000000000006").stdout
+    assert "not executed · status 200 · failed · shown to the agent as 422" in shown
+    assert "not as expected: body.ok eq true" in shown
+    groups = json.loads(borderpost("log", "stats", "--by", "tool", "--json").stdout)["tool"]
+    assert [(row["key"], row["failed"]) for row in groups if row["failed"]] == [("say", 1)]
+    assert "FAILED" in borderpost("log", "stats", "--by", "tool").stdout
+
+
 # --- status, env ---
 
 
@@ -312,8 +328,10 @@ def test_status_of_a_ledger_that_nobody_owns() -> None:
         line.startswith("problem  reload failed at ") and line.endswith("main.yaml:4:1: broken") for line in lines
     )
     assert "calls    5 on record · 2 allowed · 1 replayed · 2 blocked" in lines
+    assert "         1 no-allow · 1 policy-denied · 1 replay" in lines
     told = json.loads(borderpost("status", "--json").stdout)
     assert (told["running"], told["pid"], told["listen"], told["ledger"]["entries"]) == (False, None, "", 10)
+    assert told["ledger"]["codes"] == {"no-allow": 1, "policy-denied": 1, "replay": 1}
 
 
 def test_status_of_a_ledger_that_is_owned(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from rules.decision import Action, Change, Executed, OutcomeKind, Plain, Violation
+from rules.decision import Action, Change, Executed, Expected, OutcomeKind, Plain, Violation
 from rules.state import CLOCK, SetBack
 
 
@@ -79,7 +79,8 @@ class OutcomeEntry(msgspec.Struct, frozen=True):
 
     `answer_sha256` (hex) and `answer_bytes` are over the body as the upstream sent it; empty and 0 when unknown. The
     ledger keeps a keyed hash of the former: equal for equal answers, and nobody can try answers until one fits.
-    `error` is one line. `client_left`: the client did not wait for this answer.
+    `error` is one line. `client_left`: the client did not wait for this answer. `expected`: whether the answer is a
+    success by its tool's `expect`; `shown_as`: the status that the client got in place of a failed answer's, or 0.
     """
 
     at_ns: int
@@ -91,6 +92,8 @@ class OutcomeEntry(msgspec.Struct, frozen=True):
     answer_sha256: str = ""
     answer_bytes: int = 0
     client_left: bool = False
+    expected: Expected = ""
+    shown_as: int = 0
     changes: tuple[Change, ...] = ()
 
 

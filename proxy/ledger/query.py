@@ -51,11 +51,12 @@ class Filters(msgspec.Struct, frozen=True):
 ALL = Filters()
 
 
-class CallRow(msgspec.Struct, frozen=True):
+class CallRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One call as `log list --json` prints it. `at` is ISO 8601 in UTC.
 
     `would`: the rules that would have refused it, were they not in monitor mode. `outcome`, `status` and `duration_ms`
-    are None as long as a call that was sent has no answer.
+    are None as long as a call that was sent has no answer. `expected`: whether the answer was a success by its tool's
+    `expect`: `met`, `failed` or `unclear`; left out of the JSON where there is none.
     """
 
     id: str
@@ -78,6 +79,7 @@ class CallRow(msgspec.Struct, frozen=True):
     status: int | None
     duration_ms: float | None
     ruleset: str
+    expected: str = ""
 
 
 class OutcomeRow(msgspec.Struct, frozen=True):
@@ -91,6 +93,8 @@ class OutcomeRow(msgspec.Struct, frozen=True):
     error: str
     answer_bytes: int
     client_left: bool
+    expected: str
+    shown_as: int
     changes: tuple[Change, ...]
 
 
@@ -127,6 +131,7 @@ class StatsRow(msgspec.Struct, frozen=True):
     replayed: int
     held: int
     unknown: int
+    failed: int
     answer_bytes: int
     p50_ms: float | None
     p95_ms: float | None
@@ -162,6 +167,7 @@ class Status(msgspec.Struct, frozen=True):
     problem: str
     problem_at: str
     totals: dict[str, int]
+    codes: dict[str, int]
 
 
 def open_reader(path: Path) -> Engine:
@@ -291,6 +297,7 @@ class LedgerReader:
                 replayed=row.replayed,
                 held=row.held,
                 unknown=row.unknown,
+                failed=row.failed,
                 answer_bytes=row.answer_bytes,
                 p50_ms=_ms(row.p50_ns),
                 p95_ms=_ms(row.p95_ns),
@@ -316,12 +323,13 @@ class LedgerReader:
         return tuple(found)
 
     def status(self) -> Status:
-        """Where the ledger stands; `totals` counts all calls by decision."""
+        """Where the ledger stands; `totals` counts all calls by decision, `codes` those that were refused by code."""
         with self._connect() as connection:
             seq, _, last_ns = schema.last_entry(connection)
             boot = connection.execute(text(LAST_OF_KIND), {"kind": "boot"}).first()
             ruleset, problem = _rulesets(connection)
             totals = {row.decision: row.calls for row in connection.execute(schema.totals.select())}
+            codes = _codes(connection)
         return Status(
             path=str(self._path),
             entries=seq,
@@ -335,6 +343,7 @@ class LedgerReader:
             problem=problem.problem if problem else "",
             problem_at=iso(problem.at_ns) if problem else "",
             totals={decision: totals.get(decision, 0) for decision in schema.DECISIONS},
+            codes=codes,
         )
 
     def _connect(self) -> contextlib.AbstractContextManager[Connection]:
@@ -344,8 +353,9 @@ class LedgerReader:
 COLUMNS = f"""
     d.seq, d.id, d.at_ns, d.run, d.agent, d.tool, d.method, d.scheme, d.host, d.port, d.path, d.decision, d.code,
     d.rules, d.rest, {schema.EXECUTED} AS executed, o.outcome, coalesce(o.status, d.status) AS status, o.duration_ns,
-    d.ruleset
+    d.ruleset, o.rest ->> '$.expected' AS expected
 """
+CODES = "SELECT code, calls FROM codes ORDER BY calls DESC, code"
 WITH_OUTCOME = f"LEFT JOIN entries o ON o.seq = {schema.LAST_OUTCOME}"
 
 SHOW = """
@@ -418,6 +428,7 @@ def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Quer
         f"""
         WITH c AS (
             SELECT {key} AS "key", d.calls, d.decision, o.outcome, o.answer_bytes, o.duration_ns,
+                   o.rest ->> '$.expected' AS expected,
                    row_number() OVER (PARTITION BY {key} ORDER BY o.duration_ns) AS place,
                    count(o.duration_ns) OVER (PARTITION BY {key}) AS answered,
                    count(*) OVER (PARTITION BY {key}) AS total
@@ -425,6 +436,7 @@ def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Quer
         )
         SELECT d."key", sum(d.calls) AS calls, {schema.COUNTS},
                sum(CASE d.outcome WHEN 'unknown' THEN 1 ELSE 0 END) AS unknown,
+               sum(CASE d.expected WHEN 'failed' THEN 1 ELSE 0 END) AS failed,
                coalesce(sum(d.answer_bytes), 0) AS answer_bytes,
                max(CASE WHEN place - (total - answered) = (answered + 1) / 2 THEN duration_ns END) AS p50_ns,
                max(CASE WHEN place - (total - answered) = (answered * 95 + 99) / 100 THEN duration_ns END) AS p95_ns
@@ -505,6 +517,7 @@ def _call_row(row: Any) -> CallRow:
         status=row.status,
         duration_ms=_ms(row.duration_ns),
         ruleset=row.ruleset,
+        expected=row.expected or "",
     )
 
 
@@ -538,6 +551,8 @@ def _detail(connection: Connection, seq: int) -> CallDetail:
                 error=outcome.error,
                 answer_bytes=outcome.answer_bytes,
                 client_left=outcome.client_left,
+                expected=outcome.expected,
+                shown_as=outcome.shown_as,
                 changes=outcome.changes,
             )
         )
@@ -557,6 +572,13 @@ def _detail(connection: Connection, seq: int) -> CallDetail:
         hash=row.hash.hex(),
         pruned=beside and payload is None,
     )
+
+
+def _codes(connection: Connection) -> dict[str, int]:
+    """The counts by code. A ledger of an older schema, which nobody has opened for writing yet, has none."""
+    if connection.exec_driver_sql("PRAGMA user_version").scalar_one() < 3:
+        return {}
+    return {row.code: row.calls for row in connection.execute(text(CODES))}
 
 
 def _rulesets(connection: Connection) -> tuple[RulesetEntry | None, RulesetEntry | None]:

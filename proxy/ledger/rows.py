@@ -89,6 +89,8 @@ class _OutcomeRest(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
     answer_sha256: str = ""
     client_left: bool = False
+    expected: str = ""
+    shown_as: int = 0
     changes: tuple[Change, ...] = ()
     stored: str = ""
     stored_until_ns: int = 0
@@ -206,7 +208,16 @@ def _others(entry: DecisionEntry, would_by: tuple[str, ...]) -> tuple[str, ...]:
 
 def _outcome_row(entry: OutcomeEntry, call_seq: int | None, beside: Beside | None) -> Row:
     kept = beside or Beside("")
-    rest = _OutcomeRest(entry.error, entry.answer_sha256, entry.client_left, entry.changes, kept.digest, kept.until_ns)
+    rest = _OutcomeRest(
+        entry.error,
+        entry.answer_sha256,
+        entry.client_left,
+        entry.expected,
+        entry.shown_as,
+        entry.changes,
+        kept.digest,
+        kept.until_ns,
+    )
     nothing = (None,) * 12
     return (
         entry.at_ns,

@@ -33,8 +33,11 @@ from proxy.ledger.entries import LedgerError
 APPLICATION_ID = 0x426F7264
 """`Bord`: how `file` and we tell a ledger from other SQLite files."""
 
-SCHEMA_VERSION = 2
-"""2: payloads beside the entries, checkpoints, commands. A ledger of 1 is brought up to date when it is opened."""
+SCHEMA_VERSION = 3
+"""2: payloads beside the entries, checkpoints, commands. 3: counts by code, and `expected` in the view `calls`.
+
+A ledger of an older version is brought up to date when it is opened.
+"""
 
 INT64 = Integer().with_variant(BigInteger, "postgresql")
 
@@ -140,6 +143,21 @@ totals = Table(
 )
 """How many calls were decided how, in all: derived from the entries, so that nobody has to count them."""
 
+codes = Table(
+    "codes",
+    metadata,
+    Column("code", Text, primary_key=True),
+    Column("calls", INT64, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+"""How many calls were refused, or answered again, by code: derived from the entries as well."""
+
+COUNT_CODES = """
+    INSERT OR REPLACE INTO codes (code, calls)
+    SELECT code, sum(calls) FROM entries WHERE code IS NOT NULL AND decision IS NOT NULL GROUP BY code
+"""
+
 e = entries.c
 Index("answers_until", answers.c.until_ns)
 Index("entries_at", e.at_ns)
@@ -237,7 +255,7 @@ VIEWS = (
            d.path, d.decision, d.code, d.rules, {WOULD} AS would, {_told("detail", "->>")} AS detail,
            {EXECUTED} AS executed, o.outcome, coalesce(o.status, d.status) AS status,
            round(o.duration_ns / 1e6, 3) AS duration_ms, o.duration_ns, o.answer_bytes, o.rest ->> '$.error' AS error,
-           d.calls, d.ruleset
+           o.rest ->> '$.expected' AS expected, d.calls, d.ruleset
     FROM entries d LEFT JOIN entries o ON o.seq = {LAST_OUTCOME} LEFT JOIN payloads p ON p.seq = d.seq
     WHERE d.decision IS NOT NULL
     """,
@@ -270,6 +288,7 @@ def prepare(connection: Connection, path: Path, key_ids: dict[str, str]) -> None
     check_file(connection, path, new_allowed=True)
     if connection.exec_driver_sql("PRAGMA user_version").scalar_one() < SCHEMA_VERSION:
         make(connection)
+        connection.exec_driver_sql(COUNT_CODES)
     written_with = {row.name: row.value for row in connection.execute(meta.select())}
     if not written_with:
         written_with = dict(key_ids)

@@ -74,7 +74,8 @@ INSERT_ENTRIES = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES"
 INSERT_RULES = "INSERT INTO entry_rules (rule, seq) VALUES"
 INSERT_ANSWERS = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES"
 ADD_TO_TOTALS = "INSERT INTO totals (decision, calls) VALUES"
-SUMMED = "ON CONFLICT (decision) DO UPDATE SET calls = calls + excluded.calls"
+ADD_TO_CODES = "INSERT INTO codes (code, calls) VALUES"
+SUMMED = "ON CONFLICT ({}) DO UPDATE SET calls = calls + excluded.calls"
 DELETE_ANSWERS = (
     "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
 )
@@ -401,6 +402,7 @@ class Ledger:
         rules: list[tuple[str, int]] = []
         answers: list[SealedAnswer] = []
         totals: Counter[str] = Counter()
+        codes: Counter[str] = Counter()
         ended: list[str] = []
         head, prune_through = self._head, self._prune_through
         if _file(self.path) != self._file:
@@ -420,6 +422,8 @@ class Ledger:
                         beside = Beside(payload_digest(salt, content))
                     rules.extend((rule, seq) for rule in sorted(rules_of(entry)))
                     totals[entry.action] += entry.count
+                    if entry.code:
+                        codes[entry.code] += entry.count
                     if entry.action == "allow":
                         self._sent[entry.id] = seq
                 elif isinstance(entry, OutcomeEntry):
@@ -437,7 +441,8 @@ class Ledger:
             _insert(self._connection, INSERT_ENTRIES, rows)
             _insert(self._connection, INSERT_PAYLOADS, payloads)
             _insert(self._connection, INSERT_RULES, rules)
-            _insert(self._connection, ADD_TO_TOTALS, list(totals.items()), SUMMED)
+            _insert(self._connection, ADD_TO_TOTALS, list(totals.items()), SUMMED.format("decision"))
+            _insert(self._connection, ADD_TO_CODES, list(codes.items()), SUMMED.format("code"))
             if self._last_ns >= self._expiry_ns:
                 self._connection.exec_driver_sql(
                     DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers)))

@@ -149,6 +149,7 @@ class _Check:
         self.verifier: Verifier | None = None
         self.rules = self.payloads = 0
         self.totals: Counter[str] = Counter()
+        self.codes: Counter[str] = Counter()
         self.stored: dict[str, Beside] = {}
 
     def run(self, connection: sqlite3.Connection) -> None:
@@ -303,6 +304,8 @@ class _Check:
         seq, kind, rest = row[0], row[2], msgspec.json.decode(row[23])
         if kind == "decision":
             self.totals[row[13]] += row[19]
+            if row[14] is not None:
+                self.codes[row[14]] += row[19]
             named += ((rule, seq) for rule in sorted(rules_named(row)))
             self._payload(connection, seq, rest.get("payload"), salt, payload)
         elif kind == "outcome":
@@ -410,11 +413,11 @@ class _Check:
             stray = connection.execute(STRAY_PAYLOAD).fetchone()[0]
             if stray is not None:
                 raise Broken(stray, f"there is a payload for entry {stray}, which has none", "somebody put it in")
-        totals = dict(connection.execute("SELECT decision, calls FROM totals"))
-        if totals != dict(self.totals):
-            raise Broken(
-                None, "the table `totals` was changed", "`status` counts wrongly; the entries themselves stand"
-            )
+        for table, column, counted in (("totals", "decision", self.totals), ("codes", "code", self.codes)):
+            if dict(connection.execute(f"SELECT {column}, calls FROM {table}")) != dict(counted):
+                raise Broken(
+                    None, f"the table `{table}` was changed", "`status` counts wrongly; the entries themselves stand"
+                )
 
     def _answers(self, connection: sqlite3.Connection) -> None:
         """Every answer kept for replay is the one that came, and none is missing that could still be replayed."""

@@ -97,7 +97,7 @@ def list_calls(rows: Sequence[CallRow], room: int, colour: bool) -> list[str]:
 
 def tail_calls(rows: Sequence[CallRow], room: int, colour: bool) -> list[str]:
     """One line a call in columns of fixed widths: the next calls are not known yet."""
-    widths = (8, 8, 7)
+    widths = (8, 8, 10)
     lines = []
     for row in rows:
         status = _status(row)
@@ -164,6 +164,8 @@ def list_stats(by: str, rows: Sequence[StatsRow], room: int, colour: bool) -> li
     present = {} if by == "decision" else {word: title for word, title in words.items() if _any_of(rows, word)}
     if _any_of(rows, "unknown"):
         present["unknown"] = "UNKNOWN"
+    if _any_of(rows, "failed"):
+        present["failed"] = "FAILED"
     columns = [
         Column(by.upper(), 16, gives=True),
         Column("CALLS", 5, right=True),
@@ -201,6 +203,8 @@ def _url(row: CallRow) -> str:
 
 
 def _status(row: CallRow) -> Cell:
+    if row.expected == "failed":
+        return Cell(f"{row.status} failed", "red")
     if row.outcome == "unknown":
         return Cell("unknown", "yellow")
     if row.status:
@@ -225,6 +229,10 @@ def _outcome(outcome: OutcomeRow) -> str:
     parts = [outcome.outcome.replace("_", " ")]
     if outcome.status:
         parts.append(f"status {outcome.status}")
+    if outcome.expected:
+        parts.append(_EXPECTED[outcome.expected])
+    if outcome.shown_as:
+        parts.append(f"shown to the agent as {outcome.shown_as}")
     parts.append(f"after {_latency(outcome.duration_ms)}")
     if outcome.answer_bytes:
         parts.append(show_size(outcome.answer_bytes))
@@ -233,6 +241,9 @@ def _outcome(outcome: OutcomeRow) -> str:
     if outcome.error:
         parts.append(visible(outcome.error))
     return " · ".join(parts)
+
+
+_EXPECTED = {"met": "as expected", "failed": "failed", "unclear": "not clear whether as expected"}
 
 
 def _latency(ms: float | None) -> str:

@@ -91,6 +91,8 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
         lines.append(("ledger", f"{status.path}: {show_size(status.size_bytes)}, {status.entries} entries", ""))
         total = sum(status.totals.values())
         lines.append(("calls", " · ".join([f"{total} on record", *by_decision(status.totals)]), ""))
+        if status.codes:
+            lines.append(("", " · ".join(f"{calls} {code}" for code, calls in status.codes.items()), "dim"))
         if status.last_at:
             lines.append(("", f"last entry {status.last_at}", "dim"))
     if facts.clock_behind_s * SECOND_NS > TOLERATED_NS:

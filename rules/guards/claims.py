@@ -92,10 +92,10 @@ _STEP_OF: dict[OutcomeKind, str] = {"done": "done", "not_executed": "release", "
 def end_of(step: str, kind: OutcomeKind, answer: Answer) -> str:
     """The step at the end of a call that was let out by `step` ("claim" or "retry") and came to `kind`.
 
-    A retry that was refused says nothing about the first attempt. One that was answered 2xx does: the effect has
-    happened. So does an answer that the API marks as the one to the first attempt, whatever it is.
+    A retry that was refused says nothing about the first attempt. One that was answered 2xx, and was done, does: the
+    effect has happened. So does an answer that the API marks as the one to the first attempt, whatever it is.
     """
-    if step == "retry" and not answer.replayed and not 200 <= answer.status < 300:
+    if step == "retry" and not answer.replayed and not (kind == "done" and 200 <= answer.status < 300):
         return "unknown"
     return _STEP_OF[kind]
 

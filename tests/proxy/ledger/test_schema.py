@@ -123,6 +123,7 @@ def test_the_file_says_what_it_is(path: Path) -> None:
             "payloads": 1,
             "answers": 1,
             "totals": 1,
+            "codes": 1,
             "commands": 1,
         }
     assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir() if file.is_file()} == {0o600}
@@ -161,7 +162,7 @@ def a_directory(path: Path) -> None:
 UNUSABLE = {
     "no database": (no_database, "is not a ledger .*: give another one with `--ledger`"),
     "another program's": (of_another_program, "is a database of another program: give another one with `--ledger`"),
-    "a newer version's": (of_a_newer_version, r"by a newer version \(schema 3, this one knows 2\): upgrade borderpost"),
+    "a newer version's": (of_a_newer_version, r"by a newer version \(schema 4, this one knows 3\): upgrade borderpost"),
     "a lost key": (of_other_keys, "was written with another `hash.key`: give the `--confdir` that it was made with"),
     "a directory": (a_directory, "is a directory; give another one with `--ledger`"),
 }

@@ -222,10 +222,12 @@ def test_a_ledger_of_schema_1_is_brought_up_to_date_and_keeps_its_data(old: Path
     ledger.checkpoint(NOW_NS)
     assert ledger.answer("c_1") is not None
     ledger.close()
-    assert ask(old, "PRAGMA user_version") == [(2,)]
+    assert ask(old, "PRAGMA user_version") == [(3,)]
     assert ask(old, "SELECT * FROM entries ORDER BY seq")[: len(before)] == before
     assert ask(old, TOLD)[: len(told)] == told
     assert ask(old, "SELECT seq FROM payloads") == [(8,)]
+    counted = "SELECT code, sum(calls) FROM entries WHERE decision IS NOT NULL AND code IS NOT NULL GROUP BY code"
+    assert ask(old, "SELECT code, calls FROM codes ORDER BY code") == ask(old, f"{counted} ORDER BY code") != []
     with LedgerReader.open(old) as reader:
         assert [row.seq for row in reader.list()] == [8, 6, 5, 3]
     assert len(notes(old)) == 1

@@ -116,6 +116,8 @@ async def test_totals_agree_with_the_entries(tmp_path: Path) -> None:
     counted = read_elsewhere(ledger.path, "SELECT decision, sum(calls) FROM entries GROUP BY 1 ORDER BY 1")
     assert counted == read_elsewhere(ledger.path, "SELECT decision, calls FROM totals ORDER BY 1")
     assert [key for key, _ in counted] == ["allow", "deny"]
+    by_code = read_elsewhere(ledger.path, "SELECT code, calls FROM codes")
+    assert by_code == [["policy-denied", counted[1][1]]]
 
 
 async def test_a_closed_ledger_takes_nothing(tmp_path: Path) -> None:

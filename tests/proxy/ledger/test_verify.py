@@ -141,6 +141,7 @@ TAMPERING: dict[str, tuple[list[str], int | None, str]] = {
     "show under a rule": (["INSERT INTO entry_rules VALUES ('x', 3)"], 3, "entry 3 is found by the rule `x`"),
     "show what is not there": (["INSERT INTO entry_rules VALUES ('x', 99)"], 99, "is found by the rule `x`"),
     "change a total": (["UPDATE totals SET calls = 1 WHERE decision = 'allow'"], None, "table `totals` was changed"),
+    "change a count": (["UPDATE codes SET calls = 9"], None, "table `codes` was changed"),
     "change an answer": (["UPDATE answers SET sealed = x'00'"], None, "answer kept for the call `c_1` is not the one"),
     "keep an answer longer": (["UPDATE answers SET until_ns = until_ns + 1"], None, "kept for the call `c_1` is not"),
     "give an answer to another call": (["UPDATE answers SET id = 'c_3'"], None, "kept for the call `c_3` is not"),
