@@ -165,7 +165,8 @@ def _reply(
         headers += [("ratelimit-policy", ", ".join(policies)), ("ratelimit", ", ".join(states))]
     if entry.status == 407:
         headers.append(("proxy-authenticate", 'Basic realm="borderpost"'))
-    reason = _reason(entry, rules) if http_version.startswith("HTTP/1") else ""
+    named_by = [violation.field for violation in violations] if code == "parameters-invalid" else rules
+    reason = _reason(entry, named_by) if http_version.startswith("HTTP/1") else ""
     told = Told(entry.status, reason, code, message, problem, tuple(headers), not soon, method, _ascii(call_id), call)
     return dialects.write(told, dialect)
 

@@ -47,11 +47,13 @@ ANYTHING = Target({}, None)
 
 
 class Naming(msgspec.Struct, frozen=True):
-    """The tool that names the call, or none; whether the call writes; the pattern by which the tool names it."""
+    """The tool that names the call, or none; whether the call writes; the pattern by which the tool names it, and what
+    that captured."""
 
     tool: Tool | None
     writes: bool
     pattern: Pattern | None = None
+    bindings: Bindings = {}
 
     @property
     def name(self) -> str:
@@ -121,6 +123,7 @@ class Reading:
         best: tuple[tuple[tuple[int, ...], ...], bool] | None = None
         tools: list[str] = []
         pattern: Pattern | None = None
+        bindings: Bindings = {}
         for hit in self.tool_hits:
             match = self._match(hit)
             rank = (hit.pattern.specificity, match.where is None)
@@ -128,7 +131,7 @@ class Reading:
                 continue
             if self._where(match, hit.bindings, "allow"):
                 if best is None or rank < best:
-                    best, tools, pattern = rank, [], hit.pattern
+                    best, tools, pattern, bindings = rank, [], hit.pattern, hit.bindings
                 if hit.target.name not in tools:
                     tools.append(hit.target.name)
         if len(tools) > 1:
@@ -136,7 +139,7 @@ class Reading:
         tool = self.ruleset.tools[tools[0]] if tools else None
         self.tool_name = tool.name if tool else ""
         self._values.pop("tool", None)
-        return Naming(tool, writes(tool, self.call.method), pattern)
+        return Naming(tool, writes(tool, self.call.method), pattern, bindings)
 
     def applies(self, rule: Rule, side: Literal["allow", "deny", "guard"]) -> Target | None:
         """The target under which `rule` applies for `side`, or None when it does not apply."""

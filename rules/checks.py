@@ -80,13 +80,16 @@ def prefix(limit: str) -> Check:
     return lambda value: value.startswith(limit) if isinstance(value, str) else None
 
 
+def search(pattern: str) -> Callable[[str], bool]:
+    """Whether `pattern` is found in a text. Raises `ValueError` for a pattern that can not be used."""
+    options = jsonschema_rs.RegexOptions(size_limit=REGEX_SIZE)
+    return jsonschema_rs.validator_for({"type": "string", "pattern": pattern}, pattern_options=options).is_valid
+
+
 def matches(pattern: str) -> Check:
     """Whether a text is, as a whole, what `pattern` says. Raises `ValueError` for a pattern that can not be used."""
-    options = jsonschema_rs.RegexOptions(size_limit=REGEX_SIZE)
-    schema = {"type": "string", "pattern": pattern}
-    jsonschema_rs.validator_for(schema, pattern_options=options)  # by itself, lest `a)|(b` pass inside the group
-    schema["pattern"] = f"^(?:{pattern})$"
-    valid = jsonschema_rs.validator_for(schema, pattern_options=options).is_valid
+    search(pattern)  # by itself, lest `a)|(b` pass inside the group
+    valid = search(f"^(?:{pattern})$")
 
     def check(value: Json | Absent) -> Verdict:
         if not isinstance(value, str):

@@ -5,6 +5,7 @@ The stages, always in this order; the first that refuses is the one whose violat
     0  what can be read in two ways, or not at all, is refused
     1  no explicit deny applies
     2  at least one allow applies
+    3  the call keeps to the parameters of the tool that names it
     5  the upstream did not ask for a pause (cooldown)
     6  the call is no duplicate (dedupe)
     8  every quota has room (throttle, concurrency); then all are consumed at once, with the claims
@@ -31,6 +32,8 @@ from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
+from rules.params import check as parameters
+from rules.params.telling import told as told_of_parameters
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import CLOCK, SetBack, State
 from rules.upstream_key import SentKey
@@ -70,7 +73,7 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         may_write.add(writes(None, head.method))
     rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
     return Needs(
-        body=_needs_body(ruleset, reading, rules, any(may_write)),
+        body=any(tool.params for tool in tools) or _needs_body(ruleset, reading, rules, any(may_write)),
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards),
         credential=next((tool.credential for tool in tools if tool.credential), ""),
@@ -250,7 +253,7 @@ class _Deciding:
         self.final = False
 
     def decide(self) -> Decision:
-        decision = self.permission() or self._guarded()
+        decision = self.permission() or self._parameters() or self._guarded()
         if self.ruleset.mode == "monitor" and not self.final:
             return _watched(decision, self.now_ns, self._exact_host())
         return decision
@@ -262,8 +265,7 @@ class _Deciding:
         unreadable = self._unreadable()
         if unreadable:
             self.final = True
-            detail = f"The request is ambiguous: {unreadable}. Nothing was executed."
-            return self._refusal("deny", [Violation("", "ambiguous-request", detail)], detail)
+            return self._ambiguous(unreadable)
         denies: list[Violation] = []
         errors: list[Violation] = []
         for rule in self.rules:
@@ -283,6 +285,10 @@ class _Deciding:
             detail = f"{sentence(first.detail)} {BY_POLICY}" if first.code == "policy-denied" else first.detail
             return self._refusal("deny", refusing, detail)
         return None if self.allowing else self._no_allow()
+
+    def _ambiguous(self, why: str) -> Decision:
+        detail = f"The request is ambiguous: {why}. Nothing was executed."
+        return self._refusal("deny", [Violation("", "ambiguous-request", detail)], detail)
 
     def _enforced(self, violations: Iterable[Violation]) -> list[Violation]:
         """The violations of rules in force; those of rules in monitor mode are noted."""
@@ -348,6 +354,26 @@ class _Deciding:
         told = " and ".join(each.detail for each in violations)
         detail = f"No rule allows this call: the nearest, `{rule_id}`, {told}. {BY_POLICY}"
         return self._refusal("deny", violations, detail, ())
+
+    # -- stage 3
+
+    def _parameters(self) -> Decision | None:
+        """The refusal of a call that does not keep to the parameters of its tool, or None."""
+        contract = self.naming.tool.params if self.naming.tool else None
+        if contract is None:
+            return None
+        if self.call.body.kind == "unread" and not contract.watched:
+            self.final = True
+            return self._ambiguous("its body was not read, and its tool has come to have parameters")
+        checked = parameters.check(contract, self.call, self.naming.bindings)
+        for name, value in checked.facts.items():
+            self.reading.facts.setdefault(name, value)
+        if not checked.violations:
+            return None
+        if contract.watched:
+            self.would += checked.violations
+            return None
+        return self._refusal("deny", checked.violations, told_of_parameters(self.naming.name, checked.violations))
 
     # -- stages 5 to 9
 

@@ -120,6 +120,17 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "tools: {upload: {match: PUT https://files.example.com/**, cap: 32}}",
         "tools: {upload: {match: PUT https://files.example.com/**, cap: 32MiB}}",
     ),
+    "params": (
+        "`params` is all that the calls of a tool may say: a parameter that it does not name is refused. So it has to "
+        "say where each stands and what it may be; what would let something through in silence is an error: a bound "
+        "without a type, a key that says nothing about its type, an object that names no members. Bare names are in "
+        "the body if the tool has one, else in the query; `path.x`, `query.x` and `body.x` say it themselves, and "
+        "`$body` is the body as a whole.",
+        "tools:\n  refund:\n    match: POST https://pay.example.com/refunds\n"
+        "    params: {amount: {minimum: 1, maximum: 5000}}\nrules: []",
+        "tools:\n  refund:\n    match: POST https://pay.example.com/refunds\n"
+        "    params: {amount: {type: integer, minimum: 1, maximum: 5000}}\nrules: []",
+    ),
     "upstream-key": (
         "`upstream_key` of a tool names the header by which its API recognises a repetition, such as "
         "`Idempotency-Key`, or maps `header` to it and `retention` to how long the API remembers. `dedupe` sends a key "

@@ -138,7 +138,7 @@ def parse_field(text: str, node: Node) -> Field:
             fail(len(place), f"`{text}` names no {_WHAT[place]}", f"write `{place}.NAME`")
         if len(steps) > (1 if place == "path" or steps[-1] != EACH else 2):
             fail(len(place), f"a {_WHAT[place]} has no members", f'quote a name with signs in it: `{place}["a.b"]`')
-    return Field(place + "".join(map(_spell, steps)), cast(Place, place), tuple(steps))
+    return Field(spell(place, steps), cast(Place, place), tuple(steps))
 
 
 _WHAT: Final = {"path": "part of the path", "query": "query parameter", "header": "header"}
@@ -146,6 +146,11 @@ _WHAT: Final = {"path": "part of the path", "query": "query parameter", "header"
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def spell(place: str, steps: Iterable[Step]) -> str:
+    """The normal spelling of a field."""
+    return place + "".join(map(_spell, steps))
 
 
 def _spell(step: Step) -> str:
@@ -186,6 +191,14 @@ def plain(value: Value) -> Plain:
     return value
 
 
+def fact(value: object) -> Plain:
+    """As `plain`, of a place in a decoded form: what a field that names it would read."""
+    if isinstance(value, Either):
+        return plain(Many(tuple(_json(reading) for reading in value.readings), ambiguous=True))
+    read = _json(value)
+    return plain(Many((read,), ambiguous=True) if _undecided(value) else read)
+
+
 def read_named(pairs: Iterable[tuple[str, str]], steps: tuple[Step, ...]) -> Value:
     """What stands in `pairs` (of names and values) under the name that is the first of `steps`; `[]` may follow it."""
     found = [WireText(value) for name, value in pairs if name == steps[0]]
@@ -206,7 +219,7 @@ def read_in_body(body: Body, steps: tuple[Step, ...]) -> Value:
     elif body.kind == "form":
         root = tree([(name, WireText(value)) for name, value in body.fields if name.startswith(wanted or "")], wanted)
     elif body.kind == "multipart":
-        root = tree(((part.name, _part(part)) for part in body.parts), wanted)
+        root = tree(((part.name, part_value(part)) for part in body.parts), wanted)
     else:
         return ABSENT
     found: list[Json | Absent] = []
@@ -277,9 +290,13 @@ def _undecided(value: object) -> bool:
 _NO_BYTES: Final = hashlib.sha256(b"").digest()
 
 
-def _part(part: Part) -> object:
+class File(dict[str, object]):
+    """In a decoded multipart body: a part that is a file, or not text; what is known about it."""
+
+
+def part_value(part: Part) -> object:
     """A part's text; for files, and for parts that are not text, what is known about them."""
     if not part.filename and (part.text or part.sha256 in (b"", _NO_BYTES)):
         return WireText(part.text)
     named = {"filename": part.filename, "media_type": part.media_type}
-    return {**{key: WireText(value) for key, value in named.items()}, "sha256": part.sha256.hex()}
+    return File({**{key: WireText(value) for key, value in named.items()}, "sha256": part.sha256.hex()})

@@ -7,13 +7,27 @@ from typing import cast
 
 from rules.expect import parse_expect
 from rules.fields import parse_field
+from rules.params.contract import Contract
+from rules.params.read import Calls, read_params
 from rules.pattern import parse_pattern
 from rules.ruleset import BODY_CAP_BYTES, DeclaredBody, Effect, Match, Tool
 from rules.shape import Report
 from rules.suggest import listing, suggest
 from rules.units import DURATION_HELP, parse_duration
 from rules.upstream_key import RETENTION_NS, UpstreamKey
-from rules.vocabulary import BODIES, EFFECTS, HEADER_NAME, LATER, MATCH, NAME, REFUSALS, SIZE, TOOL, UPSTREAM_KEY
+from rules.vocabulary import (
+    BODIES,
+    EFFECTS,
+    HEADER_NAME,
+    LATER,
+    MATCH,
+    MODES,
+    NAME,
+    REFUSALS,
+    SIZE,
+    TOOL,
+    UPSTREAM_KEY,
+)
 from rules.where import parse_where
 from rules.yamltree import Node
 
@@ -42,7 +56,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         report.add("name", f"`{text}` can not be the name of a tool", name, NAME_HELP)
     found = {"match": value}
     if value.kind == "map":
-        found = report.keys(value, "a tool", TOOL, LATER["tool"])
+        found = report.keys(value, "a tool", TOOL)
         if "match" not in found:
             misplaced = any(key.scalar in MATCH for key, _ in value.entries)
             mend = "put `request` and `where` under `match`" if misplaced else "write `match: METHOD https://host/path`"
@@ -55,6 +69,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
     upstream_key = _upstream_key(found["upstream_key"], credential, report) if "upstream_key" in found else None
     expect = report.attempt(lambda: parse_expect(found["expect"])) if "expect" in found else None
+    params = _params(found, matches, body, credential, report) if len(report.problems) == before else None
     if len(report.problems) > before:
         return None
     return Tool(
@@ -67,6 +82,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         refusal=refusal or "",
         upstream_key=upstream_key,
         expect=expect,
+        params=params,
         source=f"{name.mark.file}:{name.mark.line}",
     )
 
@@ -156,6 +172,26 @@ def _upstream_key(node: Node, credential: str, report: Report) -> UpstreamKey | 
         mend = "name the header that the API's documentation gives for idempotency keys"
         report.add("upstream-key", f"`{name}` has another meaning, so it can not hold a key", node, mend)
     return UpstreamKey(name, retention_ns)
+
+
+def _params(
+    found: dict[str, Node], matches: tuple[Match, ...], body: str | None, credential: str, report: Report
+) -> Contract | None:
+    mode = report.choice(found["params_mode"], "`params_mode`", MODES) if "params_mode" in found else "enforce"
+    if "params" not in found:
+        if "params_mode" in found:
+            mend = "add `params`, or remove it"
+            report.add("params", "`params_mode` stands without `params`", found["params_mode"], mend)
+        return None
+    patterns = [match.pattern for match in matches]
+    methods = {method for pattern in patterns for method in pattern.methods}
+    calls = Calls(
+        methods=frozenset(methods) if all(pattern.methods for pattern in patterns) else frozenset(),
+        names=tuple(dict.fromkeys(name for pattern in patterns for name in pattern.names)),
+        body=body,
+        credential=credential,
+    )
+    return read_params(found["params"], calls, mode == "monitor", report)
 
 
 def _cap(node: Node, report: Report) -> int:

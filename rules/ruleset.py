@@ -11,6 +11,7 @@ from rules.during import During
 from rules.expect import Expect
 from rules.guard import Guard
 from rules.index import Index
+from rules.params.contract import Contract
 from rules.pattern import Pattern
 from rules.upstream_key import UpstreamKey
 from rules.where import Condition
@@ -39,7 +40,8 @@ class Tool(msgspec.Struct, frozen=True):
     `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
     `refusal`: the dialect that its clients want refusals in; empty where the call tells.
     `upstream_key`: the header by which the API itself knows a repetition, or None.
-    `expect`: what an answer is that means success, or None. `source`: "file:line" for messages.
+    `expect`: what an answer is that means success, or None. `params`: what its calls may say, or None where that is
+    left open. `source`: "file:line" for messages.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Tool(msgspec.Struct, frozen=True):
     refusal: str = ""
     upstream_key: UpstreamKey | None = None
     expect: Expect | None = None
+    params: Contract | None = None
     source: str = ""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from rules.cases import CALL_KEYS, DECISIONS, EXECUTED, EXPECT_KEYS
 from rules.codes import CODES
 from rules.guards import GUARDS
+from rules.params.keywords import KEYWORDS, TYPES
 from rules.vocabulary import (
     FILE,
     MATCH,
@@ -45,6 +46,7 @@ def schema() -> Schema:
             "tool": {"anyOf": [ref("pattern"), {"type": "array", "items": _MATCH, "minItems": 1}, tool]},
             "upstream_key": _mapping("How the API itself knows a repetition.", UPSTREAM_KEY, required=["header"]),
             "success": _SUCCESS,
+            "parameter": {"anyOf": [_TYPE, _ENUM, _mapping("What a parameter may be.", KEYWORDS)]},
             "selector": {**_mapping("Selectors that pick calls.", SELECT), "minProperties": 1, **_ONE_TARGET},
             "rule": {
                 **_mapping("Which calls, and what may happen to them.", {**RULE, **guards}, required=["id"]),
@@ -80,6 +82,8 @@ def _described(word: Word) -> Schema:
 
 
 _TARGETS = ("tool", "match")
+_TYPE: Schema = {"enum": [*TYPES, None], "description": "Short for {type: ...}."}
+_ENUM: Schema = {"type": "array", "minItems": 1, "description": "Short for {enum: [...]}: one of these."}
 _ONE_TARGET: Schema = {"not": {"required": list(_TARGETS)}}
 _MATCH: Schema = {"anyOf": [ref("pattern"), ref("match")]}
 _SCALAR: Schema = {"type": ["string", "number", "boolean"]}

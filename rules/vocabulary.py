@@ -82,6 +82,13 @@ TOOL: dict[str, Word] = {
         "What an answer is that means success, such as {status: 2xx, body.ok: true}. Others are recorded as failed.",
         ref("success"),
     ),
+    "params": Word(
+        "What its calls may say: a name for each parameter, with what it may be. All others are refused; {} is none.",
+        {"type": "object", "additionalProperties": ref("parameter")},
+    ),
+    "params_mode": Word(
+        "monitor: record what `params` would refuse, and refuse nothing for it. Default: enforce.", MODE
+    ),
     "cap": Word(
         "The largest body that is buffered to decide, such as 1MiB. Default: 16MiB; at most 256MiB.",
         {"type": "string", "pattern": f"^{SIZE}$"},
@@ -128,7 +135,6 @@ RULE: dict[str, Word] = {
 }
 
 LATER: dict[str, frozenset[str]] = {
-    "tool": frozenset({"params", "params_mode"}),
     "upstream_key": frozenset({"body", "query"}),
     "match": frozenset({"mcp", "graphql"}),
     "selector": frozenset({"after"}),

@@ -327,7 +327,7 @@ def _test(field: Field, operator: str, node: Node) -> Test:
     try:
         check = _CHECKS[operator](limit)
     except ValueError:
-        _fail_regex(node)
+        fail_regex(node)
     shown = [str(one) if operator == "cidr" else one for one in limit] if isinstance(limit, tuple) else limit
     return Test(field, operator, shown, check)
 
@@ -396,7 +396,8 @@ def _network(node: Node) -> checks.Network:
         node.fail("where", f"`{node.scalar}` has bits behind its prefix", f"did you mean `{meant}`?")
 
 
-def _fail_regex(node: Node) -> NoReturn:
+def fail_regex(node: Node) -> NoReturn:
+    """Say why the text of `node` is no regular expression of ours."""
     text = str(node.scalar)
     culprit = _UNSUPPORTED.search(text)
     if not culprit:

@@ -17,6 +17,7 @@ NEXT = {
     "policy-denied": ("Do not repeat this call.", "Do without it, or ask a person."),
     "no-allow": ("Do not repeat this call unchanged.", "Change it so that a rule allows it, or ask a person."),
     "ambiguous-request": ("Send the request in one unambiguous form.",),
+    "parameters-invalid": ("Correct these parameters, then send the call again.",),
     "policy-error": ("Ask the person who keeps the rules.",),
 }
 

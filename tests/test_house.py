@@ -36,7 +36,7 @@ ONE_PLACE = {
     "click": r"cli",
     "watchfiles": r"proxy\.rulefiles",
     "yaml": r"rules\.yamltree",
-    "jsonschema_rs": r"rules\.\w+",
+    "jsonschema_rs": r"rules\.(params\.)?\w+",
 }
 """Library -> the modules that may import it."""
 

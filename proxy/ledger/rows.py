@@ -154,7 +154,7 @@ def rules_named(row: Row) -> set[str]:
 
 
 def _decision_row(entry: DecisionEntry, call_seq: int | None, beside: Beside | None) -> Row:
-    would_by = tuple(dict.fromkeys(violation.rule for violation in entry.would))
+    would_by = tuple(dict.fromkeys(violation.rule or violation.code for violation in entry.would))
     rest = _DecisionRest(
         replay_of=entry.replay_of,
         fingerprint=entry.fingerprint,

@@ -141,7 +141,7 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
     ]
     lines += _pairs(facts, room, colour)
     for title, violations in (("refused by", detail.violations), ("would be refused by", detail.would)):
-        if violations is detail.would or any(one.rule for one in violations):
+        if violations is detail.would or any(one.rule or one.field for one in violations):
             lines += ["", paint(title, "bold", colour)] if violations else []
             for one in violations:
                 lines += hung(f"  {one.rule or one.code}: ", one.detail, room)
@@ -221,7 +221,7 @@ def _rules(row: CallRow) -> Cell:
 
 
 def _would(row: CallRow) -> str:
-    """The rules that would have refused it, had they not been in monitor mode; without one, that none allows it."""
+    """The rules that would have refused it, had they not been in monitor mode; without one, why it was."""
     return ", ".join(rule or "no-allow" for rule in row.would)
 
 

@@ -120,7 +120,7 @@ def show(found: Explanation, room: int, colour: bool) -> list[str]:
     if others:
         other = " other" if others < len(found.rules) else ""
         below.append(Node(f"{others}{other} rule{' is' if others == 1 else 's are'} not about this call", "dim"))
-    below += [Node(f"would be refused by {one.rule}: {one.detail}", "yellow") for one in decision.would]
+    below += [Node(f"would be refused by {one.rule or one.code}: {one.detail}", "yellow") for one in decision.would]
     if decision.next:
         below.append(Node("what to do", "", tuple(Node(text) for text in decision.next)))
     return _tree(Node(decision.action + code, OF_DECISION.get(decision.action, ""), tuple(below)), room, colour)

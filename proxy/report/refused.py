@@ -27,6 +27,13 @@ MEANINGS: dict[str, str] = {
         "shows who has one and until when, `borderpost agent add NAME --replace` gives a new one. The agent's proxy "
         "URL is `http://NAME:TOKEN@HOST:PORT`."
     ),
+    "parameters-invalid": (
+        "The tool that names the call has `params`, and the call has a parameter that they do not name, lacks one that "
+        "is required, or has one of another form; or its body cannot be read, or is of another kind than the tool "
+        "takes. The refusal names each of them with its legal form, so that the agent can mend the call at once. Where "
+        "the call was in order, widen `params`; `params_mode: monitor` records what would be refused and refuses "
+        "nothing."
+    ),
     "key-reused": (
         "The agent sent one idempotency key with two different calls. An API would answer the second as if it were "
         "the first, so it was refused. A client that draws a key for each call does not run into this."
