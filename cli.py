@@ -400,12 +400,44 @@ def demo(keep: Path | None) -> None:
     _print(show(seen, *_room()))
 
 
+@cli.command(context_settings={"allow_interspersed_args": False})
+@shared("confdir")
+@without_preload
+@as_json
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def doctor(ctx: click.Context, no_preload: bool, json_wanted: bool, command: tuple[str, ...]) -> None:
+    """Try which clients come through the proxy: those of the Python and Node.js that COMMAND would run with.
+
+    Each makes one request as under `run`, to a host that the proxy answers itself; nothing leaves this machine. Ends
+    with 1 when one goes round the proxy, or does not trust it.
+
+    \b
+    Examples:
+      borderpost doctor
+      borderpost doctor -- .venv/bin/python agent.py
+    """
+    import asyncio
+
+    from proxy.doctor.examine import examine
+    from proxy.report import diagnosed
+    from proxy.report.progress import Progress
+
+    with Progress("probing") as progress:
+        found = asyncio.run(examine(_confdir(ctx.obj), command, preload=not no_preload, tell=progress.tell))
+    if json_wanted:
+        _print_json(found)
+    else:
+        _print(diagnosed.show(found, *_table_room()))
+    ctx.exit(0 if found.well else 1)
+
+
 @cli.command()
 @shared("confdir", "listen", "agent", "ledger")
 @click.option(
     "--shell",
     "language",
-    type=click.Choice(["sh", "fish"]),
+    type=click.Choice(["sh", "bash", "fish", "powershell"]),
     default="sh",
     show_default=True,
     help="Whose words to print.",
@@ -422,6 +454,7 @@ def env(given: dict[str, Any], language: str, no_preload: bool, json_wanted: boo
     Examples:
       eval "$(borderpost env)"
       borderpost env --shell fish | source
+      borderpost env --shell powershell | Out-String | Invoke-Expression
     """
     from proxy import child
     from proxy.ca import ensure_ca

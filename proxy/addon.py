@@ -20,6 +20,7 @@ from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Exchange
 from proxy.gate import SHOWN_REASON, Admission, Asked, Gate, withdrawn
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
+from proxy.ownhost import OwnHost
 from proxy.refusal import Reply, render_failure
 from proxy.wire.answer import read_answer_body
 from proxy.wire.error import WireError
@@ -56,12 +57,14 @@ class Addon:
         hash_secret: Callable[[bytes], str],
         new_call_id: Callable[[int], str],
         own: Callable[[], frozenset[tuple[str, int]]],
+        own_host: OwnHost,
     ) -> None:
         self._gate = gate
         self._doorman = doorman
         self._hash_secret = hash_secret
         self._new_call_id = new_call_id
         self._own = own
+        self._own_host = own_host
         self._pool = BufferPool()
         self._agents: dict[str, str] = {}
         self._credentials: dict[str, list[str]] = {}
@@ -87,6 +90,7 @@ class Addon:
         except BaseException:
             log.exception("a tunnel was refused, because of an error of ours")
             raise
+        self._own_host.connected(flow.request.host)
         flow.response = None
 
     def _identify(self, sent: list[str]) -> str:
@@ -177,6 +181,9 @@ class Addon:
             hash_secret=self._hash_secret,
         )
         exchange.call = call
+        answer = self._own_host.answer(call)
+        if answer is not None:
+            return answer
         if is_upgrade(call):
             raise WireError("upgrade-refused", "Protocol upgrades such as WebSocket are not supported here.")
         strip = headers_to_strip(call)
@@ -381,7 +388,8 @@ class Addon:
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         """A client did not accept our certificate: the commonest mistake in setting an agent up, so say it."""
-        name = data.conn.sni if isinstance(data.conn, connection.Client) else ""
+        name = (data.conn.sni if isinstance(data.conn, connection.Client) else "") or ""
+        self._own_host.refused(name)
         log.warning("a client refused our certificate for %s: let it trust the CA (see `borderpost env`)", name)
 
     async def client_disconnected(self, client: connection.Client) -> None:

@@ -108,6 +108,11 @@ def read(given: Sequence[Path], directory: Path, mode: Mode | None = None) -> Ru
     return _load(_read_all(given, directory, mode), mode)
 
 
+def nothing_allowed() -> RuleFiles:
+    """Rules that allow nothing, without any file."""
+    return _load({}, "enforce")
+
+
 async def watch(
     given: Sequence[Path], directory: Path, mode: Mode | None, stop: asyncio.Event, *, in_force: RuleFiles
 ) -> AsyncIterator[RuleFiles | RulesBroken | RulesMissing]:

@@ -32,6 +32,7 @@ from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.master import Master
 from proxy.osuser import os_user
+from proxy.ownhost import OwnHost, Seen
 from proxy.rulefiles import RuleFiles
 from proxy.runs import Runs
 from proxy.settings import Settings
@@ -78,6 +79,7 @@ class Proxy:
         agents = Agents(confdir.path)
         settings.check(agents=len(agents.list()))
         self.ca_path = ensure_ca(confdir.path, datetime.datetime.now(datetime.UTC))
+        self._own_host = OwnHost(self.ca_path.read_bytes())
         vault = Vault.of(confdir)
         self._ledger = Ledger.open(settings.ledger, vault, owner=f"borderpost {settings.command}")
         with contextlib.ExitStack() as undo:
@@ -94,6 +96,7 @@ class Proxy:
                 vault.hash_secret,
                 lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES)),
                 lambda: self._master.addresses,
+                self._own_host,
             )
             self._master = Master(self._addon, confdir.path, _upstream_roots(confdir.path, settings.upstream_ca))
             dial.pin(asyncio.get_running_loop())
@@ -188,6 +191,11 @@ class Proxy:
     def unanswered(self) -> int:
         """How many calls that were allowed got no whole answer: the API could not be reached, or broke off."""
         return self._gate.unanswered
+
+    @property
+    def probes(self) -> dict[str, Seen]:
+        """How far clients came with the hosts of probes, by host."""
+        return dict(self._own_host.probes)
 
     async def stop(self) -> None:
         """Refuse new calls, let those in flight end (for a while), record the end, and close the ledger. Once."""

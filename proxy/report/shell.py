@@ -8,7 +8,11 @@ from proxy.child import Environment
 
 
 def statements(changes: Environment, language: str) -> list[str]:
-    """`changes` in `sh` or `fish`."""
+    """`changes` in `sh` (and `bash`), `fish` or `powershell`."""
+    if language == "powershell":
+        return [f"Remove-Item Env:{name} -ErrorAction SilentlyContinue" for name in changes.unset] + [
+            f"$env:{name} = {_powershell(value)}" for name, value in changes.set.items()
+        ]
     if language == "fish":
         return [f"set -e {name}" for name in changes.unset] + [
             f"set -gx {name} {_fish(value)}" for name, value in changes.set.items()
@@ -21,3 +25,8 @@ def statements(changes: Environment, language: str) -> list[str]:
 def _fish(value: str) -> str:
     """fish knows two escapes within single quotes."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _powershell(value: str) -> str:
+    """PowerShell knows one escape within single quotes."""
+    return "'" + value.replace("'", "''") + "'"
