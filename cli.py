@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.report.state import Facts
     from proxy.rulefiles import RuleFiles
     from proxy.settings import Settings
+    from rules.halts import Halt
 
 COULD_NOT = 3
 DECISIONS = ("allow", "deny", "throttle", "replay", "hold")
@@ -503,6 +504,67 @@ def _facts(given: dict[str, Any]) -> Facts:
     return state.gather(_ledger(given), _confdir(given), time.time_ns())
 
 
+def stopping(command: Command) -> Command:
+    """Give `halt` and `resume` what they choose calls by, as one argument `chosen`. The environment chooses nothing."""
+    options = [
+        click.option("--agent", metavar="NAME", help="Of this agent; * stands for any text. Default: of all."),
+        click.option("--tool", metavar="NAME", help="To this tool; * stands for any text. Default: to all."),
+    ]
+
+    def gather(ctx: click.Context, /, agent: str | None, tool: str | None, **arguments: Any) -> Any:
+        agent = ctx.meta.get(TYPED, {}).get("agent") if agent is None else agent
+        for name, value in (("--agent", agent), ("--tool", tool)):
+            if value == "":
+                raise click.UsageError(f"`{name}` is empty: leave it out if you mean all")
+        return ctx.invoke(command, chosen={"agent": agent or "", "tool": tool or ""}, **arguments)
+
+    decorated: Command = functools.update_wrapper(click.pass_context(gather), command)
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated
+
+
+@cli.command()
+@stopping
+@click.option("--reason", metavar="TEXT", required=True, help="Why: the agent reads it, and it is recorded.")
+@shared("ledger", "confdir")
+@click.pass_obj
+def halt(given: dict[str, Any], chosen: dict[str, str], reason: str) -> None:
+    """Stop all calls at once, or those of an agent or to a tool, until `resume`.
+
+    A running proxy refuses the very next one; calls that are out come to their end. It also holds over restarts, and
+    in monitor mode.
+
+    \b
+    Examples:
+      borderpost halt --reason "Refunds went wrong this morning."
+      borderpost halt --agent "support-*" --tool "stripe.*" --reason "No payments today."
+    """
+    result = _command(given, "halt", {**chosen, "reason": reason})
+    _say(f"stopped {result['calls']}")
+    if chosen["tool"] and result["rules"]:
+        if result["tools"]:
+            _say(f"tools so called: {', '.join(result['tools'])}")
+        else:
+            _say("but no tool of the rules in force is called so: `borderpost rules list --tools` shows their names")
+
+
+@cli.command()
+@stopping
+@shared("ledger", "confdir")
+@click.pass_obj
+def resume(given: dict[str, Any], chosen: dict[str, str]) -> None:
+    """Let calls go on that were stopped by `halt` with the same --agent and --tool.
+
+    \b
+    Examples:
+      borderpost resume
+      borderpost resume --agent "support-*" --tool "stripe.*"
+    """
+    result = _command(given, "resume", dict(chosen))
+    _say(f"{result['calls']} may go on")
+
+
 @cli.command()
 @shared("ledger", "confdir")
 @click.option("--accept", is_flag=True, help="This computer's clock is right: go on from it.")
@@ -655,7 +717,7 @@ def rules_test(ctx: click.Context, verbose: bool, json_wanted: bool) -> None:
 
 
 @rules.command("eval")
-@shared("rules", "agent", "run", "mode")
+@shared("rules", "agent", "run", "mode", "ledger")
 @click.argument("request", metavar="REQUEST")
 @click.option("--form", multiple=True, metavar="NAME=VALUE", help="A field of a form body; repeatable.")
 @click.option("--header", multiple=True, metavar="NAME:VALUE", help="A header; repeatable.")
@@ -693,7 +755,11 @@ def rules_eval(
         )
     except evaluated.RequestError as error:
         raise click.UsageError(str(error)) from None
-    found = evaluated.evaluate(_read_rules(ctx.obj).loaded.ruleset, asked, time.time_ns())
+    ruleset, now_ns = _read_rules(ctx.obj).loaded.ruleset, time.time_ns()
+    found = evaluated.evaluate(ruleset, asked, now_ns)
+    for halt in _halts(ctx.obj):
+        if evaluated.evaluate(ruleset, asked, now_ns, halt).decision.code == "halted":
+            _say(f"{halt.by} has stopped {halt.calls}, so this one is refused for now: {halt.reason}")
     if "" in json_texts:
         _print_json(evaluated.plain(found))
     else:
@@ -1012,6 +1078,14 @@ def _command(given: dict[str, Any], name: str, data: dict[str, Any]) -> Any:
     from proxy.osuser import os_user
 
     return desk.command(_ledger(given), _confdir(given), name, data, os_user())
+
+
+def _halts(given: dict[str, Any]) -> tuple[Halt, ...]:
+    """What people have stopped, if there is a record at all."""
+    if not _ledger(given).exists():
+        return ()
+    with _reader(given) as reader:
+        return reader.halts()
 
 
 def _reader(given: dict[str, Any]) -> LedgerReader:

@@ -21,6 +21,8 @@ from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.owner import owner_of
 from proxy.runs import Runs
+from rules.applies import glob_fits
+from rules.halts import Halt
 from rules.load import load
 
 LOOK_S = 0.1
@@ -105,6 +107,36 @@ def resolve(desk: Desk, command: Command) -> Result:
     return {"call": call, "executed": executed}
 
 
+MAX_REASON = 300
+"""A reason goes to the agent with every refusal: it is a sentence, not a page."""
+
+
+def halt(desk: Desk, command: Command) -> Result:
+    """Stop all calls, or those of an agent, to a tool, or both."""
+    agent, tool, reason = (command.data.get(name) for name in ("agent", "tool", "reason"))
+    if not isinstance(agent, str) or not isinstance(tool, str) or not isinstance(reason, str):
+        raise CommandError("`halt` needs an agent, a tool and a reason; the first two may be empty")
+    if not reason.strip() or len(reason) > MAX_REASON:
+        raise CommandError(f"the reason is what the agent reads: write a sentence of at most {MAX_REASON} characters")
+    found = Halt(agent, tool, reason.strip(), command.by, desk.clock.now_ns())
+    desk.gate.halt(found)
+    log.warning("%s has stopped %s: %s", command.by, found.calls, found.reason)
+    tools = sorted(name for name in desk.gate.ruleset.tools if tool and glob_fits(tool, name))
+    return {"calls": found.calls, "tools": tools, "rules": len(desk.gate.ruleset.rules)}
+
+
+def resume(desk: Desk, command: Command) -> Result:
+    """Let go on what was halted with the same agent and tool."""
+    agent, tool = command.data.get("agent"), command.data.get("tool")
+    for found in desk.gate.halts:
+        if (found.agent, found.tool) == (agent, tool):
+            desk.gate.resume(found, command.by)
+            log.warning("%s lets %s go on", command.by, found.calls)
+            return {"calls": found.calls, "reason": found.reason}
+    others = " and ".join(found.calls for found in desk.gate.halts) or "nothing"
+    raise CommandError(f"there is no such halt; stopped {'are' if desk.gate.halts else 'is'} {others}")
+
+
 def clock(desk: Desk, command: Command) -> Result:
     """Go on from the wall clock, though it is behind what is recorded."""
     note = command.data.get("note")
@@ -119,10 +151,12 @@ def clock(desk: Desk, command: Command) -> Result:
 HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
     "checkpoint": checkpoint,
     "clock": clock,
+    "halt": halt,
     "prune": prune,
     "resolve": resolve,
+    "resume": resume,
 }
-REMEMBERING = {"resolve"}
+REMEMBERING = {"resolve", "resume"}
 """Commands that need the state, which takes a while to gather from a long ledger."""
 
 

@@ -29,6 +29,7 @@ from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
 from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
+from rules.halts import Halt, Halts
 from rules.ruleset import RuleSet
 from rules.state import SetBack, State
 
@@ -455,6 +456,28 @@ class Gate:
         decide.apply(self._state, changes)
         self._room.call_all()
         return True
+
+    @property
+    def halts(self) -> tuple[Halt, ...]:
+        """What people have stopped."""
+        return self._state.of(Halts).in_force()
+
+    def halt(self, halt: Halt) -> None:
+        """Stop the calls of `halt`, from the next decision on. Recorded."""
+        data: dict[str, Plain] = {"agent": halt.agent, "tool": halt.tool, "reason": halt.reason}
+        self._command(CommandEntry(halt.at_ns, "halt", halt.by, data, (halt.begun(),)))
+
+    def resume(self, halt: Halt, by: str) -> None:
+        """OS user `by` lets the calls of `halt` go on. Recorded."""
+        now_ns = self.clock.now_ns()
+        data: dict[str, Plain] = {"agent": halt.agent, "tool": halt.tool}
+        self._command(CommandEntry(now_ns, "resume", by, data, (halt.ended(now_ns),)))
+
+    def _command(self, entry: CommandEntry) -> None:
+        """Record what a person commands, and do it. Those who wait are decided anew."""
+        self._ledger.append(entry)
+        decide.apply(self._state, entry.changes)
+        self._room.call_all()
 
     def set_back_clock(self, note: str, by: str) -> SetBack | None:
         """OS user `by` says that the wall clock is right, though it is behind: time goes on from it. Recorded.

@@ -3,7 +3,7 @@
 The stages, always in this order; the first that refuses is the one whose violations are told:
 
     0  what can be read in two ways, or not at all, is refused
-    1  no explicit deny applies
+    1  no person has stopped it (a halt), and no explicit deny applies
     2  at least one allow applies
     3  the call keeps to the parameters of the tool that names it
     5  the upstream did not ask for a pause (cooldown)
@@ -11,8 +11,8 @@ The stages, always in this order; the first that refuses is the one whose violat
     8  every quota has room (throttle, concurrency); then all are consumed at once, with the claims
 
 A rule in monitor mode stops nothing and allows nothing: what it would have refused is in `Decision.would`. When the
-whole rule set is in monitor mode the same is true of everything behind stage 0. Rules are looked at in the order of
-their ids, so the order of files never matters, and of several violations the first is always the same.
+whole rule set is in monitor mode the same is true of everything behind stage 0 but halts. Rules are looked at in the
+order of their ids, so the order of files never matters, and of several violations the first is always the same.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
+from rules.halts import Halts
+from rules.index import Hit
 from rules.params import check as parameters
 from rules.params.telling import told as told_of_parameters
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import CLOCK, SetBack, State
 from rules.upstream_key import SentKey
 from rules.where import Condition, Miss
-from rules.wording import BY_POLICY, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
+from rules.wording import BY_PERSON, BY_POLICY, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -266,6 +268,10 @@ class _Deciding:
         if unreadable:
             self.final = True
             return self._ambiguous(unreadable)
+        halted = self._halted()
+        if halted is not None:
+            self.final = True
+            return halted
         denies: list[Violation] = []
         errors: list[Violation] = []
         for rule in self.rules:
@@ -289,6 +295,24 @@ class _Deciding:
     def _ambiguous(self, why: str) -> Decision:
         detail = f"The request is ambiguous: {why}. Nothing was executed."
         return self._refusal("deny", [Violation("", "ambiguous-request", detail)], detail)
+
+    def _halted(self) -> Decision | None:
+        """The refusal of a call that a person has stopped, by whatever tool that matches it."""
+        halts = self.state.of(Halts)
+        if not halts.halts:
+            return None
+        halt = halts.stopping(self.call.agent, {hit.target.name for hit in self.reading.tool_hits if self._may_be(hit)})
+        if halt is None:
+            return None
+        detail = f"{sentence(halt.reason)} {BY_PERSON}"
+        return self._refusal("deny", [Violation("", "halted", detail)], detail)
+
+    def _may_be(self, hit: Hit) -> bool:
+        """Can the call be of the tool that was hit? On doubt it can."""
+        try:
+            return self.reading.fits(hit, "deny")
+        except ConditionError:
+            return True
 
     def _enforced(self, violations: Iterable[Violation]) -> list[Violation]:
         """The violations of rules in force; those of rules in monitor mode are noted."""

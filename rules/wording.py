@@ -11,11 +11,13 @@ from rules.units import seconds_up
 from rules.where import Miss
 
 BY_POLICY = "It was decided by policy, and nothing was executed."
+BY_PERSON = "A person has stopped such calls until further notice, and nothing was executed."
 IN_FLIGHT = "The same call is on its way already and has no answer yet. It was not sent again."
 REPLAYED = "The same call was already executed: this is its answer. It was not sent again."
 NEXT = {
     "policy-denied": ("Do not repeat this call.", "Do without it, or ask a person."),
     "no-allow": ("Do not repeat this call unchanged.", "Change it so that a rule allows it, or ask a person."),
+    "halted": ("Do not repeat this call.", "Stop here: only a person can let such calls go on."),
     "ambiguous-request": ("Send the request in one unambiguous form.",),
     "parameters-invalid": ("Correct these parameters, then send the call again.",),
     "policy-error": ("Ask the person who keeps the rules.",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from proxy.osuser import os_user
 
 HOUSE = Path(__file__).parents[1]
 
@@ -223,6 +225,56 @@ def test_serve_follows_its_rules_and_keeps_good_ones(upstream: Upstream, tmp_pat
         assert said(process) == "reloaded the rules: 2 in force"
         assert through(url, f"GET {upstream.url}/") == ["200 "]
         assert "problem" not in asked("status")
+
+
+def test_a_person_stops_a_proxy_that_runs_and_lets_it_go_on(upstream: Upstream) -> None:
+    look = f"GET {upstream.url}/"
+    with serving() as (process, url):
+        assert through(url, look) == ["200 "]
+        # whose calls they are is said by the person, not by what happens to be in the environment
+        stopped = borderpost("halt", "--reason", "Refunds went wrong", BORDERPOST_AGENT="nobody")
+        assert (stopped.returncode, stopped.stdout, stopped.stderr) == (0, "", "borderpost: stopped all calls\n")
+        assert through(url, look, look) == ["403", "403"]
+        user = os_user()
+        assert said(process) == f"{user} has stopped all calls: Refunds went wrong"
+        assert re.search(f"^halted   all calls, by {user} at 20.*: Refunds went wrong$", asked("status"), re.MULTILINE)
+        assert json.loads(asked("status", "--json"))["ledger"]["halts"][0]["calls"] == "all calls"
+        evaluated = borderpost("rules", "eval", look)
+        assert evaluated.returncode == 0, "that is what the rules say"
+        assert f"{user} has stopped all calls, so this one is refused for now: Refunds went wrong" in evaluated.stderr
+        lifted = borderpost("resume")
+        assert (lifted.returncode, lifted.stderr) == (0, "borderpost: all calls may go on\n")
+        assert through(url, look) == ["200 "]
+        assert len(re.findall("  halted$", asked("log"), re.MULTILINE)) == 2
+        assert re.search("^halted ", asked("status"), re.MULTILINE) is None
+    assert upstream.seen == ["GET /", "GET /"]
+    again = borderpost("resume", "--agent", "x")
+    assert (again.returncode, again.stderr) == (3, "error: there is no such halt; stopped is nothing\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["halt"], "Missing option '--reason'"),
+        (["halt", "--agent", "", "--reason", "x"], "`--agent` is empty: leave it out if you mean all"),
+        (["resume", "--tool", ""], "`--tool` is empty: leave it out if you mean all"),
+        (["--agent", "", "resume"], "`--agent` is empty: leave it out if you mean all"),
+    ],
+)
+def test_what_is_stopped_has_to_be_said(given: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli.cli, given)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_a_tool_that_is_in_no_rules_is_told(upstream: Upstream) -> None:
+    with serving():
+        done = borderpost("--agent", "shop", "halt", "--tool", "bank.*", "--reason", "x")
+        assert done.stderr == (
+            "borderpost: stopped calls of agent `shop` to `bank.*`\n"
+            "borderpost: but no tool of the rules in force is called so: `borderpost rules list --tools` shows their "
+            "names\n"
+        )
 
 
 def test_a_ledger_has_one_owner(upstream: Upstream) -> None:

@@ -19,9 +19,12 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.ledger import schema
-from proxy.ledger.entries import CheckpointEntry, LedgerError, RulesetEntry
+from proxy.ledger.entries import CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
 from proxy.ledger.rows import entry_of
+from rules.decide import apply
 from rules.decision import Change, Violation
+from rules.halts import Halt, Halts
+from rules.state import CLOCK, State
 
 SLACK_NS = 60_000_000_000
 """Entries stand in the order of their seq; their times follow it, but for less than this."""
@@ -152,6 +155,17 @@ class RunRow(msgspec.Struct, frozen=True):
     held: int
 
 
+class HaltRow(msgspec.Struct, frozen=True):
+    """Calls that a person has stopped: `calls` says which; `agent` and `tool` are names or globs, empty for any."""
+
+    calls: str
+    agent: str
+    tool: str
+    reason: str
+    by: str
+    at: str
+
+
 class Status(msgspec.Struct, frozen=True):
     """Where the ledger stands. `problem` is of the last reload that failed since the rule set in force was loaded."""
 
@@ -168,6 +182,7 @@ class Status(msgspec.Struct, frozen=True):
     problem_at: str
     totals: dict[str, int]
     codes: dict[str, int]
+    halts: tuple[HaltRow, ...]
 
 
 def open_reader(path: Path) -> Engine:
@@ -328,6 +343,7 @@ class LedgerReader:
             seq, _, last_ns = schema.last_entry(connection)
             boot = connection.execute(text(LAST_OF_KIND), {"kind": "boot"}).first()
             ruleset, problem = _rulesets(connection)
+            halts = _halts(connection)
             totals = {row.decision: row.calls for row in connection.execute(schema.totals.select())}
             codes = _codes(connection)
         return Status(
@@ -344,7 +360,15 @@ class LedgerReader:
             problem_at=iso(problem.at_ns) if problem else "",
             totals={decision: totals.get(decision, 0) for decision in schema.DECISIONS},
             codes=codes,
+            halts=tuple(
+                HaltRow(halt.calls, halt.agent, halt.tool, halt.reason, halt.by, iso(halt.at_ns)) for halt in halts
+            ),
         )
+
+    def halts(self) -> tuple[Halt, ...]:
+        """What people have stopped."""
+        with self._connect() as connection:
+            return _halts(connection)
 
     def _connect(self) -> contextlib.AbstractContextManager[Connection]:
         return reading(self._engine, self._path)
@@ -591,6 +615,16 @@ def _rulesets(connection: Connection) -> tuple[RulesetEntry | None, RulesetEntry
             return entry, problem
         problem = problem or entry
     return None, problem
+
+
+def _halts(connection: Connection) -> tuple[Halt, ...]:
+    """The halts in force: what the commands come to, of which there are few."""
+    state = State()
+    for row in reversed(connection.execute(text(ALL_OF_KIND), {"kind": "command"}).all()):
+        entry = entry_of(tuple(row))
+        assert isinstance(entry, CommandEntry)
+        apply(state, [change for change in entry.changes if change.guard in (Halts.verb, CLOCK)])
+    return state.of(Halts).in_force()
 
 
 def _files(path: Path) -> Iterator[Path]:

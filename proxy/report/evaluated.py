@@ -13,9 +13,10 @@ from proxy.report.terminal import OF_DECISION, Style, columns_of, paint, visible
 from proxy.settings import DEFAULT_AGENT
 from proxy.wire.request import Head, WireError, read_body, read_head, with_credential
 from rules.codes import CODES
-from rules.decide import needs
+from rules.decide import apply, needs
 from rules.decision import Decision
 from rules.explain import Explanation, RuleSeen, explain
+from rules.halts import Halt
 from rules.ruleset import RuleSet
 from rules.state import State
 
@@ -92,8 +93,11 @@ def asked_of(
     return Asked(head, body, agent or DEFAULT_AGENT, run or "r_eval")
 
 
-def evaluate(ruleset: RuleSet, asked: Asked, now_ns: int) -> Explanation:
-    """What the proxy would decide on `asked` at this moment, had nothing happened before."""
+def evaluate(ruleset: RuleSet, asked: Asked, now_ns: int, halt: Halt | None = None) -> Explanation:
+    """What the proxy would decide on `asked` at this moment, had nothing happened before but perhaps `halt`."""
+    state = State()
+    if halt is not None:
+        apply(state, (halt.begun(),))
     try:
         call = read_head(asked.head, asked.agent, asked.run, _hashed)
         wanted = needs(ruleset, call)
@@ -104,7 +108,7 @@ def evaluate(ruleset: RuleSet, asked: Asked, now_ns: int) -> Explanation:
     except WireError as error:
         refusal = Decision("deny", error.code, error.detail, (), "")
         return Explanation(refusal, True, (), (), "")
-    return explain(ruleset, State(), call, now_ns)
+    return explain(ruleset, state, call, now_ns)
 
 
 def show(found: Explanation, room: int, colour: bool) -> list[str]:

@@ -12,6 +12,12 @@ MEANINGS: dict[str, str] = {
         "A `deny` applies to this call. A deny wins over every allow; its reason was given to the agent. Exceptions "
         "stand in its `unless`."
     ),
+    "halted": (
+        "A person has stopped such calls with `borderpost halt`, all of them or those of an agent or a tool. "
+        "`borderpost status` shows who, when and why, and `borderpost resume` lets them go on. A halt outlives "
+        "restarts, counts in monitor mode too, and holds back even the replay of an answer; calls that were out came "
+        "to their end."
+    ),
     "ambiguous-request": (
         "The request can be read in two ways, or its body is not what the tool says (`body: form`) or cannot be read "
         "although a rule has to look into it. To check one reading while the API takes the other would check nothing, "

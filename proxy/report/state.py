@@ -75,6 +75,8 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
     else:
         lines.append(("proxy", "not running", "yellow"))
     status = facts.ledger
+    if status is not None:
+        lines += [("halted", f"{halt.calls}, by {halt.by} at {halt.at}: {halt.reason}", "red") for halt in status.halts]
     if status is not None and status.ruleset is not None:
         rules = status.ruleset
         mode = f", mode {rules.mode}" if rules.mode != "enforce" else ""

@@ -9,6 +9,7 @@ from rules.guards.cooldown import Cooldown, Cooldowns
 from rules.guards.dedupe import Dedupe
 from rules.guards.endings import Endings
 from rules.guards.throttle import Rows, Throttle
+from rules.halts import Halts
 from rules.state import Holding, Table
 
 GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "concurrency": Concurrency, "throttle": Throttle}
@@ -17,7 +18,13 @@ GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "concurrency": Concurrency, 
 IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
 """Guards that stand beside every rule set, in the order of their stages."""
 
-TABLES: dict[str, type[Table]] = {"dedupe": Claims, "concurrency": Leases, "throttle": Rows, "cooldown": Cooldowns}
+TABLES: dict[str, type[Table]] = {
+    "dedupe": Claims,
+    "concurrency": Leases,
+    "throttle": Rows,
+    "cooldown": Cooldowns,
+    "halt": Halts,
+}
 """Verb in changes -> the table that folds them."""
 
 HOLDING: dict[str, type[Holding]] = {"dedupe": Claims, "concurrency": Leases}
