@@ -334,6 +334,7 @@ class Addon:
             complete=False,
             sent=exchange.sent,
             withdrawn=exchange.client_left and not exchange.sent,
+            abandoned=exchange.client_left and not exchange.finish,
             error=message,
             size_bytes=exchange.copy.size_bytes if exchange.copy is not None else 0,
         )
@@ -415,8 +416,9 @@ class Addon:
             exchange.gone.set()
             exchange.refusal = exchange.refusal or _policy_error(False, False)
             if exchange.admission is not None and not exchange.settled:
-                sent = exchange.sent
-                answer = Answer(status=0, complete=False, sent=True, error=reason) if sent else withdrawn(reason)
+                answer = withdrawn(reason)
+                if exchange.sent:
+                    answer = Answer(status=0, complete=False, sent=True, abandoned=True, error=reason)
                 self._settle(client.id, exchange, exchange.admission, answer, None)
 
     async def drain(self, timeout_s: float) -> None:

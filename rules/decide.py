@@ -574,7 +574,7 @@ class _Deciding:
         )
 
 
-PAUSING = frozenset({"rate-limited", "concurrency", "upstream-cooldown"})
+PAUSING = frozenset({"rate-limited", "concurrency", "upstream-cooldown", "circuit-open"})
 """Refusals that time alone mends."""
 
 _EXECUTED_FIRST = ("unknown", "yes", "no")

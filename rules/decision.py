@@ -112,6 +112,7 @@ class Answer(msgspec.Struct, frozen=True):
     `status`: 0 when no complete header arrived. `complete`: the whole answer arrived.
     `sent`: at least one byte of the request may have left. `replayed`: the upstream marked it `Idempotent-Replayed`.
     `withdrawn`: we held it back ourselves (its client left while it waited, or a rule changed): nothing was consumed.
+    `abandoned`: we broke it off ourselves after it was sent, so that no answer came says nothing of the upstream.
     `stored`: the answer is kept and can be replayed. `error`: one line, empty when there was none.
     `headers`: the answer's (lower-case name, value) pairs. `size_bytes`: of its body, as it came.
     `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
@@ -122,6 +123,7 @@ class Answer(msgspec.Struct, frozen=True):
     complete: bool
     sent: bool
     withdrawn: bool = False
+    abandoned: bool = False
     stored: bool = False
     replayed: bool = False
     error: str = ""

@@ -282,6 +282,16 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: search, match: GET https://search.example.com/**, allow: true, concurrency: {max: 2, "
         "by: agent}}]",
     ),
+    "breaker": (
+        "`breaker` is `true`, or a mapping of `failures` (how many in a row open it) and `open` (for how long).",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, breaker: 5}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, breaker: {failures: 5}}]",
+    ),
+    "count": (
+        "How often something may happen is a whole number, written without quotes.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, breaker: {failures: 0}}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, breaker: {failures: 5}}]",
+    ),
     "conflict": (
         "Two words stand side by side that belong to different limits: `per` belongs to `rate`, `burst` to `pace`.",
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "

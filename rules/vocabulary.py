@@ -138,6 +138,6 @@ LATER: dict[str, frozenset[str]] = {
     "upstream_key": frozenset({"body", "query"}),
     "match": frozenset({"mcp", "graphql"}),
     "selector": frozenset({"after"}),
-    "rule": frozenset({"after", "approve", "breaker", "budget", "loop", "require"}),
+    "rule": frozenset({"after", "approve", "budget", "loop", "require"}),
 }
 """Words that the language has and this version does not support: refused by name, so that nobody relies on them."""

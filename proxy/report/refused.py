@@ -77,6 +77,11 @@ MEANINGS: dict[str, str] = {
         "The API itself asked to slow down (429, or 503 with `Retry-After`), so calls to that host with that "
         "credential are held back until the time that it named, whoever makes them. No rule of yours is behind this."
     ),
+    "circuit-open": (
+        "A `breaker` left the API alone: so many calls in a row to that host with that credential ended without an "
+        "answer, or with 502, 503 or 504. When its time is over one call goes first, and the others follow when it "
+        "gets an answer."
+    ),
     "destination-refused": (
         "The address behind the host is one of your own network: loopback, private or link-local. Such an address is "
         "reached only if a rule names the host exactly, without a wildcard; metadata and link-local addresses only if "

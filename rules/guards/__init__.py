@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rules.guard import Guard, Implicit
+from rules.guards.breaker import Breaker, Circuits
 from rules.guards.claims import Claims
 from rules.guards.concurrency import Concurrency, Leases
 from rules.guards.cooldown import Cooldown, Cooldowns
@@ -12,7 +13,12 @@ from rules.guards.throttle import Rows, Throttle
 from rules.halts import Halts
 from rules.state import Holding, Table
 
-GUARDS: dict[str, type[Guard]] = {"dedupe": Dedupe, "concurrency": Concurrency, "throttle": Throttle}
+GUARDS: dict[str, type[Guard]] = {
+    "breaker": Breaker,
+    "dedupe": Dedupe,
+    "concurrency": Concurrency,
+    "throttle": Throttle,
+}
 """Verb in rule files -> the guard."""
 
 IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
@@ -24,6 +30,7 @@ TABLES: dict[str, type[Table]] = {
     "throttle": Rows,
     "cooldown": Cooldowns,
     "halt": Halts,
+    "breaker": Circuits,
 }
 """Verb in changes -> the table that folds them."""
 

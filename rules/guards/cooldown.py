@@ -18,24 +18,14 @@ from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Answer, Change
 from rules.guard import Pass, Refuse, Settled, Verdict, View
+from rules.guards.probe import PROBE_NS, Pause
 from rules.state import Due, SetBack, State
 from rules.units import SECOND_NS, seconds_up
 
 PAUSE_NS = 60 * SECOND_NS
 LONGEST_NS = 3600 * SECOND_NS
-PROBE_NS = 10 * SECOND_NS
-"""So long the others wait for the answer to the first call after a pause."""
-
 CAUTION_NS = 60 * SECOND_NS
 """So long after a pause the first call still goes alone."""
-
-
-class Pause(msgspec.Struct):
-    """Until when calls pause; then `probe` is the call that goes first, and `probe_until_ns` how long it may take."""
-
-    until_ns: int
-    probe: str = ""
-    probe_until_ns: int = 0
 
 
 class Cooldowns(msgspec.Struct):
@@ -54,18 +44,17 @@ class Cooldowns(msgspec.Struct):
             self.pauses[change.key] = Pause(until_ns)
             self.due.add(until_ns + CAUTION_NS, change.key)
         elif pause is not None and change.op == "probe":
-            pause.probe, pause.probe_until_ns = data["call"], data["until_ns"]
+            pause.send(data["call"], data["until_ns"])
         elif pause is not None and pause.probe == data["call"]:
             if change.op == "clear":
                 del self.pauses[change.key]
             else:
-                pause.probe, pause.probe_until_ns = "", 0
+                pause.lose()
         self._forget(data["at_ns"])
 
     def set_back(self, clock: SetBack) -> None:
         for pause in self.pauses.values():
-            pause.until_ns = clock.moved(pause.until_ns)
-            pause.probe_until_ns = clock.moved(pause.probe_until_ns)
+            pause.set_back(clock)
         self.due.rebuild([(pause.until_ns + CAUTION_NS, key) for key, pause in self.pauses.items()])
 
     def _forget(self, now_ns: int) -> None:
@@ -90,9 +79,9 @@ class Cooldown:
         pause = pauses.get(key)
         if pause is None or now_ns >= pause.until_ns + CAUTION_NS:
             return Pass()
-        end_ns = pause.until_ns if now_ns < pause.until_ns else pause.probe_until_ns
-        if now_ns < end_ns:
-            return _refuse(end_ns - now_ns)
+        left_ns = pause.left_ns(now_ns)
+        if left_ns:
+            return _refuse(left_ns)
         until_ns = now_ns + PROBE_NS
         data: dict[str, Any] = {"at_ns": now_ns, "call": view.call_id, "until_ns": until_ns}
         return Pass((Change(self.verb, "", key, "probe", data),))

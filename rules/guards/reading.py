@@ -57,6 +57,13 @@ def read_duration(node: Node, what: str) -> int:
     return value_ns
 
 
+def read_count(node: Node, what: str, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    if type(node.scalar) is not int or not 0 < node.scalar <= most:
+        node.fail("count", f"{shown(node)} is no number for `{what}`", f"write a whole number from 1 to {most}")
+    return node.scalar
+
+
 def shown(node: Node) -> str:
     """What `node` says, for a message."""
     if node.kind != "scalar" or node.scalar is None:
