@@ -200,7 +200,9 @@ def _confdir(given: dict[str, Any]) -> Path:
     return Path(given["confdir"]) if "confdir" in given else default_confdir()
 
 
-def _settings(given: dict[str, Any], command: Any, default_listen: str, *, reload: bool) -> Settings:
+def _settings(
+    given: dict[str, Any], command: Any, default_listen: str, *, reload: bool, isolated: bool = False
+) -> Settings:
     from proxy.settings import DEFAULT_AGENT, Settings, parse_address
 
     host, port = parse_address(given.get("listen", default_listen))
@@ -216,6 +218,7 @@ def _settings(given: dict[str, Any], command: Any, default_listen: str, *, reloa
         agent=given.get("agent", DEFAULT_AGENT),
         run=given.get("run", ""),
         reload=reload,
+        isolated=isolated,
     )
 
 
@@ -285,10 +288,11 @@ def cli() -> None:
 @cli.command(context_settings={"allow_interspersed_args": False})
 @shared("rules", "agent", "run", "mode", "ledger", "confdir", "listen", "upstream_ca")
 @click.option("--reload", is_flag=True, help="Follow changes of the rule files (the command may be able to make some).")
+@click.option("--isolated", is_flag=True, help="Leave the command no other way out than the proxy (Linux).")
 @without_preload
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def run(ctx: click.Context, reload: bool, no_preload: bool, command: tuple[str, ...]) -> None:
+def run(ctx: click.Context, reload: bool, isolated: bool, no_preload: bool, command: tuple[str, ...]) -> None:
     """Run COMMAND with a proxy of its own. Its exit code is passed on.
 
     \b
@@ -298,7 +302,7 @@ def run(ctx: click.Context, reload: bool, no_preload: bool, command: tuple[str, 
     """
     import asyncio
 
-    settings = _settings(ctx.obj, "run", "127.0.0.1:0", reload=reload)
+    settings = _settings(ctx.obj, "run", "127.0.0.1:0", reload=reload, isolated=isolated)
     rules = _read_rules(ctx.obj)
     from proxy import launch
 

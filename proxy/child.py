@@ -15,7 +15,8 @@ import re
 import shutil
 import signal
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -143,7 +144,21 @@ def find_program(command: Sequence[str], environment: Mapping[str, str]) -> str:
     return found
 
 
-async def run(command: Sequence[str], environment: Mapping[str, str], *, grace_s: float = GRACE_S) -> int:
+type Start = Callable[[str, Sequence[str], Mapping[str, str]], Awaitable[Process]]
+"""Starts a command: its program, its words, its environment."""
+
+
+async def start(program: str, command: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """Start `command` as a child of ours. Raises `ChildError`."""
+    try:
+        return await asyncio.create_subprocess_exec(*command, executable=program, env=dict(environment))
+    except OSError as error:
+        raise ChildError(f"cannot run `{command[0]}`: {reason(error)}") from None
+
+
+async def run(
+    command: Sequence[str], environment: Mapping[str, str], start: Start = start, *, grace_s: float = GRACE_S
+) -> int:
     """Run `command` in our terminal session until it ends. Its exit code, or 128 + n when signal n ended it.
 
     Signals that we get are passed on to it. Must run on the main thread: only that may set signal handlers.
@@ -158,10 +173,7 @@ async def run(command: Sequence[str], environment: Mapping[str, str], *, grace_s
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, forward, number)
                 undo.callback(loop.remove_signal_handler, number)
-        try:
-            process = await asyncio.create_subprocess_exec(*command, executable=program, env=dict(environment))
-        except OSError as error:
-            raise ChildError(f"cannot run `{command[0]}`: {reason(error)}") from None
+        process = await start(program, command, environment)
         undo.callback(forward.stop)
         forward.start(process)
         try:
@@ -178,7 +190,7 @@ class _Forward:
     def __init__(self, loop: asyncio.AbstractEventLoop, grace_s: float) -> None:
         self._loop = loop
         self._grace_s = grace_s
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._early: list[signal.Signals] = []
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -190,7 +202,7 @@ class _Forward:
             if number in (signal.SIGTERM, signal.SIGHUP) and self._deadline is None:
                 self._deadline = self._loop.call_later(self._grace_s, self._send, signal.SIGKILL)
 
-    def start(self, process: asyncio.subprocess.Process) -> None:
+    def start(self, process: Process) -> None:
         self._process = process
         for number in self._early:
             self(number)

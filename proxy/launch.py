@@ -22,6 +22,7 @@ import msgspec
 
 from proxy import child
 from proxy.confdir import default_confdir, default_ledger_path, reason
+from proxy.isolation import Enclosure, enclose
 from proxy.ledger.ids import RANDOM_BYTES, new_id
 from proxy.report.checked import counted
 from proxy.report.state import by_decision
@@ -39,7 +40,7 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
     """Run `command` behind a proxy of its own. The command's exit code."""
     child.find_program(command, os.environ)
     settings = msgspec.structs.replace(settings, run=settings.run or _new_run_id(), token=new_token())
-    async with _started(settings, rules, say) as proxy:
+    async with _enclosed(settings, say) as enclosure, _started(settings, rules, say, enclosure) as proxy:
         host, port = proxy.address
         url = child.proxy_url(reached_at(host), port, settings.agent, settings.token)
         with tempfile.TemporaryDirectory(prefix="borderpost-") as directory:
@@ -47,14 +48,32 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
             changes = child.prepare(Path(directory), os.environ, url, ca_pem, preload=preload)
             for line in notes_on_child(settings, rules, os.environ):
                 say(line)
-            code = await child.run(command, changes.applied(os.environ))
+            start = child.start if enclosure is None else enclosure.become
+            code = await child.run(command, changes.applied(os.environ), start)
             failed = child.failures(Path(directory))
             if failed:
                 say(f"the preload failed ({counted(len(failed), 'time')}), first: {failed[0]}")
+        attempts = enclosure.attempts() if enclosure is not None else 0
     ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
-    unseen = "" if proxy.counts else " (a client that ignores HTTPS_PROXY goes round the proxy)"
-    say(f"{summary(proxy.counts, proxy.unanswered)}{unseen} · log: borderpost log --run {settings.run}{ledger}")
+    unseen = "" if proxy.counts or settings.isolated else " (a client that ignores HTTPS_PROXY goes round the proxy)"
+    held = f" · {counted(attempts, 'attempt')} to go round the proxy failed" if attempts else ""
+    say(f"{summary(proxy.counts, proxy.unanswered)}{held}{unseen} · log: borderpost log --run {settings.run}{ledger}")
     return code
+
+
+@contextlib.asynccontextmanager
+async def _enclosed(settings: Settings, say: Say) -> AsyncIterator[Enclosure | None]:
+    """The network of an isolated command within the block; None for any other. Raises `IsolationError`."""
+    if not settings.isolated:
+        yield None
+        return
+    enclosure = await enclose(settings.listen_port)
+    try:
+        if not enclosure.holds_root:
+            say("there are no user namespaces here: the command runs as root, and root can leave its network namespace")
+        yield enclosure
+    finally:
+        await enclosure.close()
 
 
 async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
@@ -130,10 +149,12 @@ def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[st
 
 
 @contextlib.asynccontextmanager
-async def _started(settings: Settings, rules: RuleFiles, say: Say) -> AsyncIterator[Proxy]:
-    """A proxy that runs within the block."""
+async def _started(
+    settings: Settings, rules: RuleFiles, say: Say, enclosure: Enclosure | None = None
+) -> AsyncIterator[Proxy]:
+    """A proxy that runs within the block, in `enclosure` where there is one."""
     with _log_to(say):
-        proxy = Proxy(settings, rules)
+        proxy = Proxy(settings, rules, enclosure=enclosure)
         try:
             await proxy.start()
         except OSError as error:

@@ -7,6 +7,7 @@ No addon chain, no scripts, no `config.yaml`, no event bus: a hook is a function
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class Master:
         self._tls.configure({"confdir"})
         self._hooks = _hooks(self._tls, addon)
         self._server: asyncio.Server | None = None
+        self._elsewhere = False
         self._clients: dict[Handler, asyncio.Event] = {}
         verify(self._options)
 
@@ -72,17 +74,24 @@ class Master:
         """For mitmproxy's addons, which register their options here."""
         return self._options
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Begin to accept clients. The address that we really listen on. Raises `OSError` when it is taken."""
+    async def listen(self, host: str, port: int, listener: socket.socket | None = None) -> tuple[str, int]:
+        """Begin to accept clients. The address that we really listen on. Raises `OSError` when it is taken.
+
+        `listener`: a socket that listens already, in a network of its own: then its address says nothing of ours.
+        """
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-        self._server = await asyncio.start_server(self._accept, host, port, backlog=1024)
+        self._elsewhere = listener is not None
+        if listener is not None:
+            self._server = await asyncio.start_server(self._accept, sock=listener, backlog=1024)
+        else:
+            self._server = await asyncio.start_server(self._accept, host, port, backlog=1024)
         address = self._server.sockets[0].getsockname()
         return str(address[0]), int(address[1])
 
     @property
     def addresses(self) -> frozenset[tuple[str, int]]:
         """The addresses that we listen on: no call may be sent there."""
-        sockets: Iterable[Any] = self._server.sockets if self._server is not None else ()
+        sockets: Iterable[Any] = self._server.sockets if self._server is not None and not self._elsewhere else ()
         return frozenset((str(one.getsockname()[0]), int(one.getsockname()[1])) for one in sockets)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

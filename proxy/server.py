@@ -26,6 +26,7 @@ from proxy.confdir import Confdir
 from proxy.desk import Desk
 from proxy.doorman import Doorman
 from proxy.gate import Gate
+from proxy.isolation import Enclosure
 from proxy.ledger.entries import BootEntry, CommandEntry
 from proxy.ledger.ids import RANDOM_BYTES, new_id
 from proxy.ledger.store import Ledger, LedgerError
@@ -36,6 +37,7 @@ from proxy.ownhost import OwnHost, Seen
 from proxy.rulefiles import RuleFiles
 from proxy.runs import Runs
 from proxy.settings import Settings
+from rules.decision import Plain
 
 DRAIN_S = 10.0
 """How long calls in flight are given to end when the proxy stops."""
@@ -53,9 +55,19 @@ log = logging.getLogger("borderpost")
 
 
 class Proxy:
-    """One proxy. `start` it, use `address` and `ca_pem`, and `stop` it; it cannot be started again."""
+    """One proxy. `start` it, use `address` and `ca_pem`, and `stop` it; it cannot be started again.
 
-    def __init__(self, settings: Settings, rules: RuleFiles, clock: Clock | None = None) -> None:
+    `enclosure`: the network that it listens in, where that is not ours.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        rules: RuleFiles,
+        clock: Clock | None = None,
+        enclosure: Enclosure | None = None,
+    ) -> None:
+        self._enclosure = enclosure
         self._settings = settings
         self._rules = rules
         self._clock = clock or Clock()
@@ -100,7 +112,8 @@ class Proxy:
             )
             self._master = Master(self._addon, confdir.path, _upstream_roots(confdir.path, settings.upstream_ca))
             dial.pin(asyncio.get_running_loop())
-            self.address = await self._master.listen(settings.listen_host, settings.listen_port)
+            listener = self._enclosure.listener if self._enclosure is not None else None
+            self.address = await self._master.listen(settings.listen_host, settings.listen_port, listener)
             self._ledger.append(
                 BootEntry(
                     at_ns=self._clock.now_ns(),
@@ -109,6 +122,7 @@ class Proxy:
                     pid=os.getpid(),
                     listen=f"{self.address[0]}:{self.address[1]}",
                     versions={name: metadata.version(name) for name in VERSIONED} | vault.key_ids,
+                    isolated=self._enclosure is not None,
                 )
             )
             self._gate.use(self._rules.loaded.ruleset, self._rules.files)
@@ -215,7 +229,8 @@ class Proxy:
         self._desk.close()
         try:
             self._gate.flush(everything=True)
-            self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", os_user(), {}))
+            end: dict[str, Plain] = {} if self._enclosure is None else {"direct_attempts": self._enclosure.attempts()}
+            self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", os_user(), end))
             await self._ledger.durable(self._ledger.checkpoint(self._clock.now_ns()))
             await asyncio.to_thread(self._gate.snapshots.take)
         finally:

@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True):
     `listen_port`: 0 takes any free port. `upstream_ca`: PEM files of further authorities to trust upstream.
     `agent`: who the child of `run` is, and under `serve` a client on this machine that sends no token.
     `run`, `token`: the run of that child and what it authenticates with; both empty under `serve`.
-    `reload`: follow changes of the rule files.
+    `reload`: follow changes of the rule files. `isolated`: the child of `run` has no other way out than the proxy.
     """
 
     command: Literal["run", "serve"]
@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True):
     run: str = ""
     token: str = ""
     reload: bool = False
+    isolated: bool = False
 
     @property
     def token_required(self) -> bool:
@@ -61,6 +62,10 @@ class Settings(msgspec.Struct, frozen=True):
             check_name(word, what)
         if self.command == "run" and not self.token:
             raise SettingsError("`run` needs a token for its child")
+        if self.isolated and self.listen_host != "127.0.0.1":
+            raise SettingsError(
+                f"`{self.listen_host}` is not in the network of an isolated command: use 127.0.0.1:PORT"
+            )
         if not is_loopback(self.listen_host) and not self.token and not agents:
             raise SettingsError(
                 f"refusing to listen on `{self.listen_host}` without agents: anybody who reaches it could use it; "

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -155,6 +156,34 @@ def test_nothing_of_ours_is_left_where_the_child_was(upstream: Upstream, tmp_pat
     assert done.returncode == 0
     assert done.stdout.startswith(str(tmp_path / "scratch"))
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_run_isolated_leaves_no_other_way_out(upstream: Upstream) -> None:
+    direct = AGENT.replace(
+        "import sys, urllib.error, urllib.request",
+        "import sys, urllib.error, urllib.request\n"
+        "urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({})))",
+    ).replace(
+        "except urllib.error.HTTPError as error:\n        print(error.code)",
+        "except OSError as error:\n        print('no')",
+    )
+    order = f"POST {upstream.url}/orders"
+    both = f'{sys.executable} -c "$0" "{order}"; exec {sys.executable} -c "$1" "{order}"'
+    done = borderpost("run", "--isolated", "--run", "r_iso", "--", "sh", "-c", both, AGENT, direct)
+    if "cannot isolate" in done.stderr:
+        pytest.skip("the kernel forbids namespaces")
+    assert done.stdout.splitlines() == ["200 ", "no"]
+    assert upstream.seen == ["POST /orders"]
+    assert done.returncode == 7
+    assert re.search(r"1 call · 1 allowed · \d attempts? to go round the proxy failed · log: ", done.stderr)
+    with sqlite3.connect(os.environ["BORDERPOST_LEDGER"]) as ledger:
+        (boot,) = ledger.execute("select rest ->> '$.isolated' from entries where kind = 'boot'").fetchone()
+        (end,) = ledger.execute(
+            "select rest ->> '$.data.direct_attempts' from entries where rest ->> '$.name' = 'shutdown'"
+        ).fetchone()
+    ledger.close()
+    assert boot == 1 and end >= 1
 
 
 # --- serve ---

@@ -245,4 +245,6 @@ def _fix(probe: _Probe, verdict: Verdict, preload: bool) -> str:
     ways += [FIXES[one] for one in [(probe.kind, probe.client)] if one in FIXES]
     if verdict == "TLS refused":
         ways.append("let it trust the bundle in SSL_CERT_FILE")
-    return ", or ".join(ways) or "do not use it, or take every other way out away"
+    if verdict == "goes round" and not ways:
+        ways.append("do not use it, or have `borderpost run --isolated` stop it")
+    return ", or ".join(ways)

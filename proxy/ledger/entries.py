@@ -15,7 +15,10 @@ class LedgerError(Exception):
 
 
 class BootEntry(msgspec.Struct, frozen=True):
-    """A proxy began to own this ledger. `boot` is its id; `versions`: ours, mitmproxy's, the validator's, tzdata's."""
+    """A proxy began to own this ledger. `boot` is its id; `versions`: ours, mitmproxy's, the validator's, tzdata's.
+
+    `isolated`: the command that it was started for had no other way out.
+    """
 
     at_ns: int
     boot: str
@@ -23,6 +26,7 @@ class BootEntry(msgspec.Struct, frozen=True):
     pid: int
     listen: str
     versions: dict[str, str]
+    isolated: bool = False
 
 
 class RulesetEntry(msgspec.Struct, frozen=True):

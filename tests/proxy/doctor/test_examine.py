@@ -108,6 +108,6 @@ def test_what_people_see_of_it(path: Path, confdir: Path, monkeypatch: pytest.Mo
         "CLIENT VERSION RUNS IN COMES",
         f"curl {path / 'curl'} goes round",
         "",
-        "curl, goes round: do not use it, or take every other way out away",
+        "curl, goes round: do not use it, or have `borderpost run --isolated` stop it",
         "1 client: 1 not through",
     ]
