@@ -21,7 +21,7 @@ from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.owner import owner_of
 from proxy.runs import Runs
-from rules.applies import glob_fits
+from rules.globs import glob_fits
 from rules.halts import Halt
 from rules.load import load
 

@@ -299,9 +299,7 @@ class Gate:
                     detail="this was already done, and its answer was not kept. Do not repeat it; look up the result.",
                 )
         if stored is not None:
-            reply: Reply | None = replay_reply(
-                stored, accept_encoding=attempt.call.header("accept-encoding") or "", method=asked.method
-            )
+            reply: Reply | None = replay_reply(stored, attempt.call)
         elif decision.action == "allow":
             reply = None
         else:

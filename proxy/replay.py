@@ -1,4 +1,5 @@
-"""A stored answer given once more: byte for byte, marked as a replay, framed anew for this connection.
+"""A stored answer given once more: byte for byte, marked as a replay, framed anew for this connection. Where the client
+speaks JSON-RPC it bears the id of this request (`proxy.envelope`).
 
 Left out: hop-by-hop fields (RFC 9110 7.6.1), Set-Cookie (it was for another exchange), and rate-limit fields (they
 describe a moment that has passed). Date stays the original one. Cache-Status is RFC 9211.
@@ -8,9 +9,12 @@ from __future__ import annotations
 
 import re
 
+from proxy.envelope import readdressed
 from proxy.ledger.entries import StoredAnswer
 from proxy.refusal import Reply
 from proxy.wire.coding import CodingError, codings, decompress
+from rules.call import Call
+from rules.protocols.mcp import read_message
 
 DECODED_CAP_BYTES = 16 * 1024 * 1024
 """A stored answer that this client cannot decode is decoded for it up to this size."""
@@ -27,8 +31,9 @@ _CODED_ONLY = frozenset({"content-encoding", "content-md5", "content-digest", "d
 _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
-def reply(stored: StoredAnswer, *, accept_encoding: str, method: str) -> Reply:
-    """`stored` as the answer to a client that sent `accept_encoding` (empty when it sent none)."""
+def reply(stored: StoredAnswer, call: Call) -> Reply:
+    """`stored` as the answer to `call`, a duplicate."""
+    accept_encoding = call.header("accept-encoding") or ""
     sent = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in stored.headers]
     dropped = _DROPPED | {
         name.strip().lower() for field, value in sent if field == "connection" for name in value.split(",")
@@ -37,16 +42,20 @@ def reply(stored: StoredAnswer, *, accept_encoding: str, method: str) -> Reply:
     headers = [(name, value) for name, value in sent if name not in dropped and not _RATE_LIMIT.fullmatch(name)]
     body = stored.body
     coding = ", ".join(value for name, value in sent if name == "content-encoding")
-    if coding and body and not accepts(accept_encoding, codings(coding)):
+    addressed = read_message(call) is not None
+    if coding and body and (addressed or not accepts(accept_encoding, codings(coding))):
         try:
             body = decompress(body, coding, DECODED_CAP_BYTES)
         except CodingError:
             pass  # as the upstream sent it, then: its header says what it is
         else:
             headers = [(name, _weak(name, value)) for name, value in headers if name not in _CODED_ONLY]
+            coding = ""
+    if addressed and not coding:
+        body = readdressed(body, call)
     headers.append(("idempotent-replayed", "true"))
     headers.append(("cache-status", ", ".join([*earlier, "borderpost; hit; detail=dedupe"])))
-    if method == "HEAD" or stored.status in (204, 304):
+    if call.method == "HEAD" or stored.status in (204, 304):
         body = b""
     else:
         headers.append(("content-length", str(len(body))))

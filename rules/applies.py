@@ -8,18 +8,18 @@ and a guard leniently, so that what cannot be told never widens what may happen.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from rules.call import Call
 from rules.decision import Plain
-from rules.fields import Field, Value, plain, read_field
+from rules.fields import Absent, Field, Value, plain, read_field, read_in_value
+from rules.globs import glob_fits
 from rules.index import Hit
 from rules.pattern import Pattern
+from rules.protocols import arguments, shown_message
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
 from rules.where import Miss, Side
 
@@ -83,7 +83,7 @@ class Reading:
 
     def _rank(self, hit: Hit) -> tuple[object, ...]:
         """The most specific first; of equal ones, the one with a discriminator."""
-        return (hit.pattern.specificity, self._match(hit).where is None, hit.target.name, hit.target.nth)
+        return (hit.pattern.specificity, self._match(hit).rank, hit.target.name, hit.target.nth)
 
     def read(self, field: Field, bindings: Bindings) -> Value:
         """The value of `field`, put on record. Where two rules see different captures, each is recorded."""
@@ -91,7 +91,7 @@ class Reading:
         captured = field.place == "path"
         if not captured and name in self._values:
             return self._values[name]
-        value = read_field(self.call, bindings, field, self.tool_name)
+        value = self._value(field, bindings)
         shown = plain(value)
         if not captured:
             self._values[name] = value
@@ -102,6 +102,16 @@ class Reading:
             if shown not in [self.facts[f"{name}#{n + 2}"] for n in range(others)]:
                 self.facts[f"{name}#{others + 2}"] = shown
         return value
+
+    def matched(self) -> list[Match]:
+        """Everything whose pattern the call matches."""
+        return [self._match(hit) for hits in (self.tool_hits, *self.rule_hits.values()) for hit in hits]
+
+    def _value(self, field: Field, bindings: Bindings) -> Value:
+        if field.place != "args":
+            return read_field(self.call, bindings, field, self.tool_name)
+        found = arguments(self.call)
+        return found if isinstance(found, Absent) else read_in_value(found, field.steps)
 
     def candidates(self) -> list[Rule]:
         """The rules that a target of the call, or no target at all, brings into question; sorted by id."""
@@ -120,16 +130,16 @@ class Reading:
 
         Raises `Ambiguous` when two tools are equal in that.
         """
-        best: tuple[tuple[tuple[int, ...], ...], bool] | None = None
+        best: tuple[Any, ...] | None = None
         tools: list[str] = []
         pattern: Pattern | None = None
         bindings: Bindings = {}
         for hit in self.tool_hits:
             match = self._match(hit)
-            rank = (hit.pattern.specificity, match.where is None)
+            rank: tuple[Any, ...] = (hit.pattern.specificity, match.rank)
             if hit.only_denies or (best is not None and rank > best):
                 continue
-            if self._where(match, hit.bindings, "allow"):
+            if self._holds(match, hit.bindings, "allow"):
                 if best is None or rank < best:
                     best, tools, pattern, bindings = rank, [], hit.pattern, hit.bindings
                 if hit.target.name not in tools:
@@ -233,7 +243,7 @@ class Reading:
 
     def fits(self, hit: Hit, side: Side) -> bool:
         """Does the discriminator behind `hit`, if it has one, hold?"""
-        return self._where(self._match(hit), hit.bindings, side)
+        return self._holds(self._match(hit), hit.bindings, side)
 
     def _match(self, hit: Hit) -> Match:
         target = hit.target
@@ -244,7 +254,13 @@ class Reading:
         assert select is not None and select.matches is not None
         return select.matches[target.nth]
 
-    def _where(self, match: Match, bindings: Bindings, side: Side) -> bool:
+    def _holds(self, match: Match, bindings: Bindings, side: Side) -> bool:
+        """Does what `match` says beside its pattern hold? What cannot be told holds where a call is to be refused."""
+        if match.says is not None:
+            fits = match.says.fits(self.call)
+            self.facts["message"] = shown_message(self.call)
+            if not (side in ("deny", "guard") if fits is None else fits):
+                return False
         return match.where is None or match.where.holds(self.reader(bindings), side)
 
 
@@ -253,13 +269,3 @@ def writes(tool: Tool | None, method: str) -> bool:
     if tool is not None and tool.effect is not None:
         return tool.effect == "write"
     return method not in READ_METHODS
-
-
-@lru_cache(maxsize=4096)
-def _compiled(glob: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, glob.split("*"))), re.DOTALL)
-
-
-def glob_fits(glob: str, text: str) -> bool:
-    """`*` is any text; everything else is itself."""
-    return glob == text or ("*" in glob and _compiled(glob).fullmatch(text) is not None)

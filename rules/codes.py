@@ -28,6 +28,7 @@ CODES: dict[str, Code] = {
         407, "Proxy authentication required", "with a valid token", True, "http_request_denied"
     ),
     "parameters-invalid": Code(422, "Parameters invalid", "changed only", True, "http_request_error"),
+    "batch-refused": Code(422, "Batch refused", "changed only", True, "http_request_error"),
     "key-reused": Code(422, "Idempotency key reused", "with a new key", True, "http_request_error"),
     "duplicate-in-flight": Code(409, "Duplicate in flight", "yes", False, "http_request_error"),
     "duplicate": Code(409, "Duplicate", "never as is", True, "http_request_denied"),

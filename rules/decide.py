@@ -24,6 +24,7 @@ from itertools import groupby
 import msgspec
 
 from rules.applies import Ambiguous, Bindings, Naming, Reading, Target, writes
+from rules.batch import together
 from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Action, Answer, Change, Decision, Expected, Outcome, Violation, Waiting
@@ -36,6 +37,7 @@ from rules.halts import Halts
 from rules.index import Hit
 from rules.params import check as parameters
 from rules.params.telling import told as told_of_parameters
+from rules.protocols import parts
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import CLOCK, SetBack, State
 from rules.upstream_key import SentKey
@@ -69,7 +71,7 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         tool = ruleset.tools[hit.target.name]
         if not hit.only_denies and not certain:
             tools.append(tool)
-            certain = tool.matches[hit.target.nth].where is None
+            certain = not tool.matches[hit.target.nth].narrows
     may_write = {writes(tool, head.method) for tool in tools}
     if not certain:
         may_write.add(writes(None, head.method))
@@ -87,16 +89,28 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
 
 def decide(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int) -> Decision:
     """The decision on `call`. Changes nothing: `apply` its changes when it is recorded, or begins to wait."""
-    return _Deciding(ruleset, state, call, call_id, now_ns).decide()
+    batch = _batch(ruleset, call)
+    if not batch:
+        return _Deciding(ruleset, state, call, call_id, now_ns).decide()
+    return together([_Deciding(ruleset, state, one, call_id, now_ns).decide() for one in batch], ruleset.in_force)
+
+
+def _batch(ruleset: RuleSet, call: Call) -> tuple[Call, ...]:
+    """The messages in a batch, where anything that the call matches reads them; else nothing."""
+    batch = parts(call)
+    if batch and any(match.says is not None for match in Reading(ruleset, call, 0).matched()):
+        return batch
+    return ()
 
 
 def recheck(ruleset: RuleSet, state: State, call: Call, now_ns: int) -> Decision | None:
     """The refusal of a call that waited for its place and is no longer permitted (stages 0 to 2), else None."""
-    deciding = _Deciding(ruleset, state, call, "", now_ns)
-    refusal = deciding.permission()
-    if refusal is None or (ruleset.mode == "monitor" and not deciding.final):
-        return None
-    return refusal
+    for one in _batch(ruleset, call) or (call,):
+        deciding = _Deciding(ruleset, state, one, "", now_ns)
+        refusal = deciding.permission()
+        if refusal is not None and (ruleset.mode == "enforce" or deciding.final):
+            return refusal
+    return None
 
 
 def settle(
@@ -171,16 +185,17 @@ def keep_until_ns(decision: Decision) -> int:
 
 def _needs_body(ruleset: RuleSet, reading: Reading, rules: Sequence[Rule], may_write: bool) -> bool:
     """Does a discriminator, a condition or a guard that could count for this call read the body?"""
-    conditions: list[Condition | None] = [
-        ruleset.tools[hit.target.name].matches[hit.target.nth].where for hit in reading.tool_hits
-    ]
+    matches = [ruleset.tools[hit.target.name].matches[hit.target.nth] for hit in reading.tool_hits]
+    conditions: list[Condition | None] = []
     for rule in rules:
         for select in (rule.select, rule.unless):
             if select is not None:
-                conditions += [select.where, *[match.where for match in select.matches or ()]]
+                conditions.append(select.where)
+                matches += select.matches or ()
         if any(guard.needs_body(reading.call.method, may_write) for guard in rule.guards):
             return True
-    return any(_reads_body(condition) for condition in conditions)
+    conditions += [match.where for match in matches]
+    return any(match.says is not None for match in matches) or any(map(_reads_body, conditions))
 
 
 def _reads_body(condition: Condition | None) -> bool:

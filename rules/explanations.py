@@ -299,6 +299,18 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {pace: 10/min, "
         "burst: 3}}]",
     ),
+    "mcp": (
+        "`mcp` says which tool of an MCP server is called: its name, a glob in quotes, or `session` for all else of "
+        "the protocol. More than one tool is a list of matches.",
+        'tools: {clean: {match: {request: "POST https://mcp.example.com/mcp", mcp: [delete_page, delete_space]}}}',
+        'tools: {clean: {match: {request: "POST https://mcp.example.com/mcp", mcp: "delete_*"}}}',
+    ),
+    "graphql": (
+        "`graphql` says which operation is asked for: `query`, `mutation` or `subscription`, then the names of its "
+        "root fields. The name that a client gives to its operation does not count.",
+        'tools: {open: {match: {request: "POST https://api.example.com/graphql", graphql: mutation create-issue}}}',
+        'tools: {open: {match: {request: "POST https://api.example.com/graphql", graphql: mutation createIssue}}}',
+    ),
     "burst": (
         "`burst` is how many calls may come at once after a rest: a whole number, at least 1.",
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {pace: 10/min, "

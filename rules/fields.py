@@ -6,6 +6,7 @@
     body.a.b           a member of a JSON object; in forms, `a[b]` is the same
     body.to[].email    of every element
     body["odd.name"]   quotes for names that hold other signs than letters, digits, `_` and `-`
+    args.a.b           an argument of the tool that an MCP message calls, or of a GraphQL root field
     agent run tool host method credential
 
 Text from paths, queries, headers, forms and multipart bodies is `WireText`: it may spell a number, JSON text may not.
@@ -69,7 +70,7 @@ EACH: Final = 0
 
 type Step = str | Literal[0]
 type Place = Literal[
-    "path", "query", "header", "body", "agent", "run", "tool", "host", "method", "credential", "status"
+    "path", "query", "header", "body", "args", "agent", "run", "tool", "host", "method", "credential", "status"
 ]  # fmt: skip
 """`status` is of answers only (`rules.answers`)."""
 
@@ -83,13 +84,13 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def needs_body(self) -> bool:
-        return self.place == "body"
+        return self.place in ("body", "args")
 
     def __str__(self) -> str:
         return self.text
 
 
-_NAMED: Final = ("path", "query", "header", "body")
+_NAMED: Final = ("path", "query", "header", "body", "args")
 _ALONE: Final = ("agent", "run", "tool", "host", "method", "credential")
 _STEP = re.compile(r"\.([A-Za-z0-9_$@-]+)|(\[\])|\[(\"(?:[^\"\\]|\\.)*\")\]")
 _WORD = re.compile(r"[A-Za-z0-9_$@-]+")
@@ -105,8 +106,6 @@ def parse_field(text: str, node: Node) -> Field:
 
     head = _WORD.match(text)
     place = head[0] if head else ""
-    if place == "args":
-        fail(0, "`args` is not supported by this version", "", "not-supported")
     if place not in _NAMED and place not in _ALONE:
         near = difflib.get_close_matches(place, (*_NAMED, *_ALONE), 1, LIKENESS)
         if near:
@@ -133,7 +132,7 @@ def parse_field(text: str, node: Node) -> Field:
         at = found.end()
     if place in _ALONE and steps:
         fail(len(place), f"`{place}` has no members", f"write `{place}` alone")
-    if place in _NAMED and place != "body":
+    if place in _WHAT:
         if not steps or steps[0] == EACH:
             fail(len(place), f"`{text}` names no {_WHAT[place]}", f"write `{place}.NAME`")
         if len(steps) > (1 if place == "path" or steps[-1] != EACH else 2):
@@ -160,7 +159,7 @@ def _spell(step: Step) -> str:
 
 
 def read_field(call: Call, bindings: Mapping[str, str], field: Field, tool: str = "") -> Value:
-    """What `call` has behind `field`. `bindings`: what its pattern captured; `tool`: the tool that names it.
+    """What `call` has behind `field`, but for `args`. `bindings`: what its pattern captured; `tool`: what names it.
 
     Raises `ConditionError` where the body is needed but was not read, or can not be decoded.
     """
@@ -222,6 +221,11 @@ def read_in_body(body: Body, steps: tuple[Step, ...]) -> Value:
         root = tree(((part.name, part_value(part)) for part in body.parts), wanted)
     else:
         return ABSENT
+    return read_in_value(root, steps)
+
+
+def read_in_value(root: object, steps: tuple[Step, ...]) -> Value:
+    """What a decoded value has behind `steps`."""
     found: list[Json | Absent] = []
     ambiguous = _walk(root, steps, 0, found)
     if all(value is ABSENT for value in found):

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
-from rules.applies import glob_fits
 from rules.canonical import frame
 from rules.decision import Change
+from rules.globs import glob_fits
 from rules.state import SetBack
 
 

@@ -180,7 +180,8 @@ def _check_rivals(tools: _Definitions, report: Report) -> None:
     for name, (_, tool) in tools.items():
         for match in tool.matches if tool else ():
             where = match.where.describe() if match.where else ""
-            alike.setdefault((match.pattern.shape, where), []).append((name, match.pattern))
+            says = match.says.text if match.says else ""
+            alike.setdefault((match.pattern.shape, says, where), []).append((name, match.pattern))
     told = set()
     for group in alike.values():
         for (one, pattern), (other, its) in combinations(group, 2):

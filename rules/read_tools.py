@@ -10,6 +10,7 @@ from rules.fields import parse_field
 from rules.params.contract import Contract
 from rules.params.read import Calls, read_params
 from rules.pattern import parse_pattern
+from rules.protocols import PARSERS
 from rules.ruleset import BODY_CAP_BYTES, DeclaredBody, Effect, Match, Tool
 from rules.shape import Report
 from rules.suggest import listing, suggest
@@ -75,7 +76,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     return Tool(
         name=text,
         matches=matches,
-        effect=cast(Effect | None, effect),
+        effect=cast(Effect | None, effect) or _effect(matches),
         body=cast(DeclaredBody | None, body),
         credential=credential,
         cap_bytes=cap_bytes,
@@ -85,6 +86,11 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         params=params,
         source=f"{name.mark.file}:{name.mark.line}",
     )
+
+
+def _effect(matches: tuple[Match, ...]) -> Effect | None:
+    """What a tool does that says nothing of it: where every message only reads, so does the tool."""
+    return "read" if all(match.says is not None and match.says.reads_only for match in matches) else None
 
 
 NAME_HELP = "use letters, digits, `.`, `_` and `-`, at most 80, and start with a letter or digit"
@@ -97,13 +103,18 @@ def read_matches(node: Node, report: Report) -> tuple[Match, ...]:
 
 
 def _match(node: Node, report: Report) -> Match | None:
-    where, condition = None, None
+    where, condition, says = None, None, None
     if node.kind == "map":
-        found = report.keys(node, "a match", MATCH, LATER["match"])
+        found = report.keys(node, "a match", MATCH)
         if "request" not in found:
             mend = "write `request: METHOD https://host/path`"
             report.add("missing-key", "the match has no `request`", node, mend)
             return None
+        words = [word for word in PARSERS if word in found]
+        if len(words) > 1:
+            report.add("conflict", f"`{words[0]}` and `{words[1]}` stand side by side", found[words[1]], "use one")
+        said = found[words[0]] if words else None
+        says = report.attempt(lambda: PARSERS[words[0]](said)) if said is not None else None
         where = found.get("where")
         condition = report.attempt(lambda: parse_where(where)) if where is not None else None
         for field in condition.fields if condition else ():
@@ -120,7 +131,7 @@ def _match(node: Node, report: Report) -> Match | None:
             captured = listing((f"{{{each}}}" for each in pattern.names), "and") if pattern.names else "no name"
             message = f"`path.{name}` is never set: the pattern captures {captured}"
             report.add("unknown-path-name", message, where, suggest(name, pattern.names))
-    return Match(pattern, condition)
+    return Match(pattern, condition, says)
 
 
 def _credential(node: Node, report: Report) -> str:

@@ -13,6 +13,7 @@ from rules.guard import Guard
 from rules.index import Index
 from rules.params.contract import Contract
 from rules.pattern import Pattern
+from rules.protocols.says import PLAIN_RANK, Says
 from rules.upstream_key import UpstreamKey
 from rules.where import Condition
 
@@ -28,10 +29,23 @@ READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Match(msgspec.Struct, frozen=True):
-    """One way for a call to match: a pattern, and perhaps a condition on query, header or body."""
+    """One way for a call to match: a pattern, perhaps what its message says, and a condition on query, header or body.
+
+    `narrows`: there is more to it than the pattern.
+    """
 
     pattern: Pattern
     where: Condition | None = None
+    says: Says | None = None
+
+    @property
+    def narrows(self) -> bool:
+        return self.where is not None or self.says is not None
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """Of two whose patterns are equally specific, the one with the lesser value names a call."""
+        return (self.says.rank if self.says is not None else PLAIN_RANK, self.where is None)
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -98,6 +112,11 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
     def by_id(self) -> dict[str, Rule]:
         """Every rule by its id."""
         return {rule.id: rule for rule in self.rules}
+
+    @cached_property
+    def in_force(self) -> frozenset[str]:
+        """The ids of the rules that stop calls: none in monitor mode."""
+        return frozenset(rule.id for rule in self.rules if self.mode == rule.mode == "enforce")
 
     @cached_property
     def by_tool(self) -> dict[str, tuple[Rule, ...]]:

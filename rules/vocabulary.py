@@ -113,7 +113,9 @@ SUCCESS: dict[str, Word] = {
 
 MATCH: dict[str, Word] = {
     "request": Word("The pattern: METHOD[|METHOD] scheme://host[:port]/path.", ref("pattern")),
-    "where": Word("A condition on query, header or body that tells these calls from others.", ref("condition")),
+    "mcp": Word('The MCP tool that is called: a name, a glob, "*", or `session` for all else of the protocol.', TEXT),
+    "graphql": Word("The GraphQL operation: its type and root fields, such as `mutation createIssue`.", TEXT),
+    "where": Word("A condition on the fields of the call that tells these calls from others.", ref("condition")),
 }
 
 SELECT: dict[str, Word] = {
@@ -136,7 +138,6 @@ RULE: dict[str, Word] = {
 
 LATER: dict[str, frozenset[str]] = {
     "upstream_key": frozenset({"body", "query"}),
-    "match": frozenset({"mcp", "graphql"}),
     "selector": frozenset({"after"}),
     "rule": frozenset({"after", "approve", "budget", "loop", "require"}),
 }

@@ -37,6 +37,7 @@ ONE_PLACE = {
     "watchfiles": r"proxy\.rulefiles",
     "yaml": r"rules\.yamltree",
     "jsonschema_rs": r"rules\.(params\.)?\w+",
+    "graphql": r"rules\.protocols\.document",
 }
 """Library -> the modules that may import it."""
 

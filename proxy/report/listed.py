@@ -95,7 +95,10 @@ def _calls(rule: Rule) -> str:
 
 
 def _match(match: Match) -> str:
-    return f"{match.pattern} where {match.where.describe()}" if match.where else str(match.pattern)
+    said = [f" {match.says.text}"] if match.says else []
+    if match.where:
+        said.append(f" where {match.where.describe()}")
+    return f"{match.pattern}{''.join(said)}"
 
 
 def _effect(tool: Tool) -> str:

@@ -40,6 +40,10 @@ MEANINGS: dict[str, str] = {
         "the call was in order, widen `params`; `params_mode: monitor` records what would be refused and refuses "
         "nothing."
     ),
+    "batch-refused": (
+        "The body is a list of messages (MCP, GraphQL), and a guard limits one of them or more. A call has one answer, "
+        "one claim and one outcome, so such a message has to be sent by itself. Most clients can be told not to batch."
+    ),
     "key-reused": (
         "The agent sent one idempotency key with two different calls. An API would answer the second as if it were "
         "the first, so it was refused. A client that draws a key for each call does not run into this."

@@ -21,7 +21,7 @@ WAITING: dict[str, list[str]] = {
     "02-support-agent.yaml": ["budget", "approve"],
     "03-research-agent.yaml": ["after"],
     "04-data-agent.yaml": ["budget"],
-    "05-mcp-host.yaml": ["mcp", "mcp", "mcp", "mcp", "loop", "args"],
+    "05-mcp-host.yaml": ["loop"],
     "06-model-cost.yaml": ["budget", "budget"],
     "07-team-gateway.yaml": [],
     "08-mail.yaml": [],

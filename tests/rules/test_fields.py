@@ -82,7 +82,6 @@ WRONG = [
     ("agnt", 2, "`agnt` is not a field", "did you mean `agent`?", "field"),
     ("amount", 2, "`amount` is not a field", "`body.amount` or `query.amount`", "field"),
     ("", 2, "`` is not a field", "fields start with", "field"),
-    ("args.customer", 2, "`args` is not supported by this version", "", "not-supported"),
     ("body.", 6, "`.` in `body.` can not be read", 'body["odd.name"]', "field"),
     ("body.a b", 8, "` b` in `body.a b` can not be read", 'body["odd.name"]', "field"),
     ("body.a[0]", 8, "`[0]` in `body.a[0]` can not be read", "", "field"),

@@ -1,0 +1,125 @@
+"""MCP over HTTP: JSON-RPC messages, https://modelcontextprotocol.io/specification (transports, tools).
+
+    mcp: send_report    calls of this tool (`tools/call` by name); a glob such as "delete_*", or "*" for all
+    mcp: session        everything else of the protocol: opening, listing, reading, notes, answers, streams
+
+Where a client repeats method and name in headers (`Mcp-Method`, `Mcp-Name`), they have to agree with the body: servers
+and gateways may act on either.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from functools import lru_cache
+
+import msgspec
+
+from rules.call import Call, Json
+from rules.fields import ConditionError
+from rules.globs import glob_fits
+from rules.protocols.says import rank_of
+from rules.yamltree import Node
+
+SESSION = "session"
+TOOL_CALL = "tools/call"
+
+NAMED_BY = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
+"""Method -> the parameter that `Mcp-Name` repeats."""
+
+_MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_TOOL = re.compile(r"[A-Za-z0-9_.*/-]{1,128}")
+_ENCODED = re.compile(r"=\?base64\?(.*)\?=")
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One JSON-RPC message. `method` is empty for an answer; `tool` and `arguments` are set for a call of a tool."""
+
+    method: str
+    tool: str = ""
+    arguments: dict[str, Json] | None = None
+
+
+class Mcp(msgspec.Struct, frozen=True):
+    """`mcp: session`, or `mcp:` with the name of a tool or a glob."""
+
+    tool: str
+
+    @property
+    def text(self) -> str:
+        return f"mcp: {self.tool}"
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return rank_of(self.tool)
+
+    @property
+    def reads_only(self) -> bool:
+        return self.tool == SESSION
+
+    def fits(self, call: Call) -> bool | None:
+        if call.method != "POST":
+            return self.tool == SESSION and call.method in ("GET", "DELETE")
+        message = read_message(call)
+        if message is None:
+            return None
+        _check_headers(call, message)
+        if self.tool == SESSION:
+            return message.method != TOOL_CALL
+        return message.method == TOOL_CALL and glob_fits(self.tool, message.tool)
+
+
+def parse(node: Node) -> Mcp:
+    """What `node` says."""
+    name = node.scalar
+    if not isinstance(name, str) or not _TOOL.fullmatch(name):
+        node.fail("mcp", "`mcp` names no tool", 'write a tool such as `send_report`, a glob, `"*"`, or `session`')
+    return Mcp(name)
+
+
+def read_message(call: Call) -> Message | None:
+    """The message in the body, or None where it is not in every detail one of the protocol."""
+    content = call.body.json if call.body.kind == "json" else None
+    if not isinstance(content, dict) or content.get("jsonrpc") != "2.0" or not _MEMBERS.issuperset(content):
+        return None
+    if "method" not in content:
+        return Message("") if ("result" in content) is not ("error" in content) and "params" not in content else None
+    method, params = content["method"], content.get("params")
+    if not isinstance(method, str) or "result" in content or "error" in content:
+        return None
+    if method != TOOL_CALL:
+        # a server may fold case, or cut off white space; nothing that comes near a tool call passes for another method
+        return None if method.strip().casefold() == TOOL_CALL else Message(method)
+    if not isinstance(params, dict):
+        return None
+    name, arguments = params.get("name"), params.get("arguments")
+    if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
+        return None
+    return Message(method, name, arguments or {})
+
+
+def _check_headers(call: Call, message: Message) -> None:
+    method = call.header("mcp-method")
+    if method is not None and method != message.method:
+        raise ConditionError(f"`Mcp-Method` says `{method[:80]}` and the body `{message.method[:80]}`")
+    name = call.header("mcp-name")
+    if name is None:
+        return
+    content = call.body.json
+    params = content.get("params") if isinstance(content, dict) else None
+    named = params.get(NAMED_BY.get(message.method, "")) if isinstance(params, dict) else None
+    if _decoded(name) != named:
+        raise ConditionError("`Mcp-Name` says another name than the body")
+
+
+@lru_cache(maxsize=1024)
+def _decoded(value: str) -> str | None:
+    """A header's value; names that do not fit in one are written `=?base64?...?=`."""
+    found = _ENCODED.fullmatch(value)
+    if found is None:
+        return value
+    try:
+        return base64.b64decode(found[1], validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
