@@ -25,6 +25,7 @@ from proxy.refusal import Reply, render
 from proxy.replay import reply as replay_reply
 from proxy.runs import Runs
 from proxy.waiting import Waiter, WaitingRoom
+from proxy.wire.answer import read_answer_body
 from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
@@ -297,7 +298,11 @@ class Gate:
                     action="deny",
                     code="duplicate-not-replayable",
                     detail="this was already done, and its answer was not kept. Do not repeat it; look up the result.",
+                    changes=(),
                 )
+            else:
+                given = _given_again(stored)
+                decision = decide.replayed(ruleset, self._state, attempt.call, decision, call_id, given, now_ns)
         if stored is not None:
             reply: Reply | None = replay_reply(stored, attempt.call)
         elif decision.action == "allow":
@@ -348,7 +353,7 @@ class Gate:
                     await first_of(waiter.moved, gone, left_ns / 1e9)
                 self.look()
                 now_ns = self.clock.now_ns()
-                refusal = decide.recheck(self.ruleset, self._state, admission.call, now_ns)
+                refusal = decide.recheck(self.ruleset, self._state, admission.call, admission.call_id, now_ns)
                 if refusal is not None or gone.is_set() or now_ns >= self._turn_ns(admission):
                     break
         finally:
@@ -538,6 +543,20 @@ class Gate:
             call=call,
             dialect=tool.refusal if tool is not None else "",
         )
+
+
+def _given_again(stored: StoredAnswer) -> Answer:
+    """A kept answer as what the upstream said, for rules that ask what a run has got."""
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in stored.headers)
+    return Answer(
+        stored.status,
+        complete=True,
+        sent=True,
+        stored=True,
+        headers=headers,
+        size_bytes=len(stored.body),
+        body=read_answer_body(headers, stored.body),
+    )
 
 
 def _entry(admission: Admission, waited_ns: int, count: int = 1) -> DecisionEntry:

@@ -15,15 +15,20 @@ import msgspec
 
 from rules.call import Call
 from rules.decision import Plain
-from rules.fields import Absent, Field, Value, plain, read_field, read_in_value
+from rules.fields import Absent, ConditionError, Field, Value, plain, read_field, read_in_value
 from rules.globs import glob_fits
+from rules.guards.history import Past
 from rules.index import Hit
 from rules.pattern import Pattern
 from rules.protocols import arguments, shown_message
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
+from rules.suggest import listing
 from rules.where import Miss, Side
 
 type Bindings = Mapping[str, str]
+
+SHOWN = 3
+"""Of the tools under `after`, so many are named when none was called."""
 
 
 class Ambiguous(Exception):
@@ -61,12 +66,16 @@ class Naming(msgspec.Struct, frozen=True):
 
 
 class Reading:
-    """A call being read: its hits in the index, and every field that was read on the way, as facts."""
+    """A call being read: its hits in the index, and every field that was read on the way, as facts.
 
-    def __init__(self, ruleset: RuleSet, call: Call, now_ns: int) -> None:
+    `past`: what its run has done before.
+    """
+
+    def __init__(self, ruleset: RuleSet, call: Call, now_ns: int, past: Past) -> None:
         self.ruleset = ruleset
         self.call = call
         self.now_ns = now_ns
+        self.past = past
         self.facts: dict[str, Plain] = {}
         self._values: dict[str, Value] = {}
         self.tool_hits: list[Hit] = []
@@ -151,6 +160,23 @@ class Reading:
         self._values.pop("tool", None)
         return Naming(tool, writes(tool, self.call.method), pattern, bindings)
 
+    def matching(self, side: Literal["allow", "deny"]) -> dict[str, Target]:
+        """Every tool that matches the call, the most specific first, each with its first target. In doubt one does
+        for a deny, and does not for an allow.
+        """
+        found: dict[str, Target] = {}
+        for hit in self.tool_hits:
+            name = hit.target.name
+            if name in found or (hit.only_denies and side == "allow"):
+                continue
+            try:
+                fits = self.fits(hit, side)
+            except ConditionError:
+                fits = side == "deny"
+            if fits:
+                found[name] = Target(hit.bindings, hit.pattern)
+        return found
+
     def applies(self, rule: Rule, side: Literal["allow", "deny", "guard"]) -> Target | None:
         """The target under which `rule` applies for `side`, or None when it does not apply."""
         target = self.selected(rule.select, rule.id, side)
@@ -176,7 +202,7 @@ class Reading:
         outer: Target = ANYTHING,
     ) -> Target | None:
         """The target under which everything that `select` says holds, or None."""
-        if not self.present(select):
+        if not self.present(select, side):
             return None
         for target in self.targets(select, rule_id, side, kind, outer):
             if select.where is None or select.where.holds(self.reader(target.bindings), side):
@@ -187,9 +213,19 @@ class Reading:
         """`read` under one target."""
         return lambda field: self.read(field, bindings)
 
-    def present(self, select: Selector) -> bool:
-        """Do the agent, the run and the time fit?"""
-        return self.known(select) and (select.during is None or select.during.holds(self.now_ns))
+    def present(self, select: Selector, side: Side) -> bool:
+        """Do the agent, the run, the time and the past fit?"""
+        return (
+            self.known(select)
+            and (select.during is None or select.during.holds(self.now_ns))
+            and (select.after is None or self.follows(select.after, side))
+        )
+
+    def follows(self, tools: frozenset[str], side: Side) -> bool:
+        """Has the run called one of `tools` before? For a deny or a guard a call counts from the decision to let it
+        out, for an allow (and to be excused) from its success.
+        """
+        return self.past.sent(tools) if side in ("deny", "guard") else self.past.done(tools)
 
     def known(self, select: Selector) -> bool:
         """Do the agent and the run fit?"""
@@ -233,6 +269,8 @@ class Reading:
             found.append(Miss("run", self.call.run or "absent", f"in {json.dumps(select.runs)}"))
         if select.during is not None and not select.during.holds(self.now_ns):
             found.append(Miss("", "", "this is outside the times of its `during`"))
+        if select.after is not None and not self.follows(select.after, side):
+            found.append(Miss("", "", f"this run has not called {listing(sorted(select.after)[:SHOWN])} before"))
         if select.where is not None:
             each = [select.where.misses(self.reader(target.bindings), side) for target in targets]
             fewest = min(each, key=len)

@@ -25,7 +25,7 @@ import msgspec
 from rules.call import NO_BODY, Body, Call, Json, Part
 from rules.canonical import canonical_json
 from rules.codes import CODES
-from rules.decide import apply, decide, needs, settle
+from rules.decide import apply, decide, needs, replayed, settle
 from rules.decision import Answer, Decision
 from rules.guards.reading import read_map
 from rules.problems import Mark
@@ -104,17 +104,22 @@ def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
     decisions: list[Decision] = []
     mismatches: list[Mismatch] = []
     out: list[tuple[int, int, Step, Call, Decision]] = []
+    given: dict[str, Answer] = {}
 
     def end(until_ns: int) -> None:
         """Settle the calls that have been answered by `until_ns`, in the order of their answers."""
         while out and out[0][0] <= until_ns:
             end_ns, number, step, call, decision = out.pop(0)
+            given[f"call-{number}"] = step.answer
             apply(state, settle(ruleset, state, call, decision, f"call-{number}", step.answer, end_ns).changes)
 
     for number, step in enumerate(case.steps, 1):
         end(step.at_ns)
         call = with_credential(ruleset, step.call)
         decision = decide(ruleset, state, call, f"call-{number}", step.at_ns)
+        if decision.action == "replay":
+            answer = given[decision.replay_of]
+            decision = replayed(ruleset, state, call, decision, f"call-{number}", answer, step.at_ns)
         decisions.append(decision)
         apply(state, decision.changes)
         if decision.action == "allow":

@@ -22,6 +22,7 @@ CODES: dict[str, Code] = {
     "policy-denied": Code(403, "Blocked by policy", "never", True, "http_request_denied"),
     "halted": Code(403, "Stopped by a person", "never", True, "http_request_denied"),
     "no-allow": Code(403, "No rule allows this", "never", True, "http_request_denied"),
+    "prerequisite-missing": Code(403, "Something has to be done first", "after it", True, "http_request_denied"),
     "ambiguous-request": Code(400, "Ambiguous request", "changed only", True, "http_request_error"),
     "body-too-large": Code(413, "Body too large to decide", "changed only", True, "http_request_error"),
     "proxy-auth-required": Code(

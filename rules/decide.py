@@ -6,6 +6,7 @@ The stages, always in this order; the first that refuses is the one whose violat
     1  no person has stopped it (a halt), and no explicit deny applies
     2  at least one allow applies
     3  the call keeps to the parameters of the tool that names it
+    4  what has to come before it was done (require)
     5  the upstream did not ask for a pause (cooldown)
     6  the call is no duplicate (dedupe)
     8  every quota has room (throttle, concurrency); then all are consumed at once, with the claims
@@ -33,11 +34,13 @@ from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
+from rules.guards.history import NO_PAST, past_of
 from rules.halts import Halts
 from rules.index import Hit
 from rules.params import check as parameters
 from rules.params.telling import told as told_of_parameters
 from rules.protocols import parts
+from rules.remember import completed, let_out
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
 from rules.state import CLOCK, SetBack, State
 from rules.upstream_key import SentKey
@@ -64,7 +67,7 @@ class Needs(msgspec.Struct, frozen=True):
 
 def needs(ruleset: RuleSet, head: Call) -> Needs:
     """What deciding this call will need, from everything but its body."""
-    reading = Reading(ruleset, head, 0)
+    reading = Reading(ruleset, head, 0, NO_PAST)
     tools: list[Tool] = []  # those that may come to name the call, the most specific first
     certain = False
     for hit in reading.tool_hits:
@@ -76,13 +79,17 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
     if not certain:
         may_write.add(writes(None, head.method))
     rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
+    asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
     return Needs(
-        body=any(tool.params for tool in tools) or _needs_body(ruleset, reading, rules, any(may_write)),
+        body=any(tool.params for tool in tools)
+        or _needs_body(ruleset, reading, rules, any(may_write))
+        or any(each.reads_body for each in asked),
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards),
         credential=next((tool.credential for tool in tools if tool.credential), ""),
         answer=any(guard.needs_answer() for rule in rules for guard in rule.guards)
-        or any(tool.expect is not None and tool.expect.needs_body for tool in tools),
+        or any(tool.expect is not None and tool.expect.needs_body for tool in tools)
+        or any(each.reads_answer for each in asked),
         show_as=any(tool.expect is not None and tool.expect.show_as for tool in tools),
     )
 
@@ -98,15 +105,15 @@ def decide(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int
 def _batch(ruleset: RuleSet, call: Call) -> tuple[Call, ...]:
     """The messages in a batch, where anything that the call matches reads them; else nothing."""
     batch = parts(call)
-    if batch and any(match.says is not None for match in Reading(ruleset, call, 0).matched()):
+    if batch and any(match.says is not None for match in Reading(ruleset, call, 0, NO_PAST).matched()):
         return batch
     return ()
 
 
-def recheck(ruleset: RuleSet, state: State, call: Call, now_ns: int) -> Decision | None:
+def recheck(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int) -> Decision | None:
     """The refusal of a call that waited for its place and is no longer permitted (stages 0 to 2), else None."""
     for one in _batch(ruleset, call) or (call,):
-        deciding = _Deciding(ruleset, state, one, "", now_ns)
+        deciding = _Deciding(ruleset, state, one, call_id, now_ns)
         refusal = deciding.permission()
         if refusal is not None and (ruleset.mode == "enforce" or deciding.final):
             return refusal
@@ -140,7 +147,19 @@ def settle(
     known = told(state, _of_rules_in_force(ruleset, changes)) if decision.replay_of else ()
     for implicit in IMPLICIT:
         changes += implicit.settle(settled, state, now_ns)
+    changes += completed(Reading(ruleset, call, now_ns, NO_PAST), state, settled)
     return Outcome(kind, tuple(changes), known, expected, reason, show_as)
+
+
+def replayed(
+    ruleset: RuleSet, state: State, call: Call, decision: Decision, call_id: str, answer: Answer, now_ns: int
+) -> Decision:
+    """A replay, whose kept answer is `answer`: the run of `call` has now got it, as if the call had been sent."""
+    tool = ruleset.tools.get(decision.tool)
+    expected = judge(tool.expect, answer)[0] if tool is not None and tool.expect is not None else ""
+    settled = Settled(call, call_id, decision.tool, (), outcome_of(answer), answer, expected)
+    changes = completed(Reading(ruleset, call, now_ns, NO_PAST), state, settled)
+    return msgspec.structs.replace(decision, changes=decision.changes + changes)
 
 
 def _of_rules_in_force(ruleset: RuleSet, changes: Iterable[Change]) -> list[Change]:
@@ -261,7 +280,7 @@ class _Deciding:
         self.call = call
         self.call_id = call_id
         self.now_ns = now_ns
-        self.reading = Reading(ruleset, call, now_ns)
+        self.reading = Reading(ruleset, call, now_ns, past_of(state, call.run, call_id))
         self.rules = self.reading.candidates()
         self.naming = Naming(None, writes(None, call.method))
         self.allowing: list[str] = []
@@ -272,8 +291,11 @@ class _Deciding:
     def decide(self) -> Decision:
         decision = self.permission() or self._parameters() or self._guarded()
         if self.ruleset.mode == "monitor" and not self.final:
-            return _watched(decision, self.now_ns, self._exact_host())
-        return decision
+            decision = _watched(decision, self.now_ns, self._exact_host())
+        if decision.action not in ("allow", "replay"):
+            return decision
+        changes = let_out(self.reading, self.state, self.call_id)
+        return msgspec.structs.replace(decision, changes=decision.changes + changes) if changes else decision
 
     # -- stages 0 to 2
 
@@ -365,7 +387,7 @@ class _Deciding:
             where = rule.select.where
             if rule.deny is None or rule.mode == "monitor" or where is None or not _reads_body(where):
                 continue
-            if self.reading.present(rule.select) and self.reading.targets(rule.select, rule.id, "deny"):
+            if self.reading.present(rule.select, "deny") and self.reading.targets(rule.select, rule.id, "deny"):
                 field = next(field for field in where.fields if field.needs_body)
                 shown = self.call.body.media_type or "neither JSON nor a form"
                 return f"rule `{rule.id}` has to read `{field}`, and the body is {shown}"

@@ -11,6 +11,7 @@ from rules.call import Call
 from rules.decide import decide
 from rules.decision import Decision
 from rules.fields import ConditionError
+from rules.guards.history import past_of
 from rules.index import Hit
 from rules.ruleset import Rule, RuleSet
 from rules.state import State
@@ -54,7 +55,7 @@ class Explanation(msgspec.Struct, frozen=True):
 def explain(ruleset: RuleSet, state: State, call: Call, now_ns: int) -> Explanation:
     """Explain what `rules.decide.decide` says of `call`, which has a decoded body if anything needs it."""
     decision = decide(ruleset, state, call, "", now_ns)
-    reading = Reading(ruleset, call, now_ns)
+    reading = Reading(ruleset, call, now_ns, past_of(state, call.run, ""))
     try:
         naming = reading.name()
     except (Ambiguous, ConditionError):

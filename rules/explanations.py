@@ -159,8 +159,8 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "use: [stripe]\nrules: []",
     ),
     "unknown-path-name": (
-        "A condition or a key reads `path.NAME`, but no pattern of the rule captures `{NAME}`. In a deny that "
-        "would never refuse, in an allow never allow.",
+        "A condition or a key reads `path.NAME`, but no pattern of the rule, or of the tool that it speaks of, "
+        "captures `{NAME}`. In a deny that would never refuse, in an allow never allow.",
         'rules: [{id: ours, match: "GET https://git.example.com/{owner}/**", where: {path.user: {eq: acme}}, '
         "allow: true}]",
         'rules: [{id: ours, match: "GET https://git.example.com/{owner}/**", where: {path.owner: {eq: '
@@ -268,6 +268,16 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "8s` says any other time.",
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 10}]",
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 10/min}]",
+    ),
+    "require": (
+        "A `require` names what has to be called first. `same` pairs a field of this call with one of the earlier "
+        "call, and `count` is how many earlier calls there have to be.",
+        "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
+        "rules: [{id: cancel, tool: cancel, require: {after: look, same: path.order}}]",
+        "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
+        "rules:\n"
+        "  - {id: look, tool: look, allow: true}\n"
+        "  - {id: cancel, tool: cancel, require: {after: look, same: {body.order: path.order}}}",
     ),
     "throttle": (
         "A throttle has one limit: `rate`, never more than so many in any stretch of time, or `pace`, evenly spaced.",
@@ -385,6 +395,16 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: refunds, tool: refund, allow: true, dedupe: {window: 24h, on_unknown: keyed}}]",
         "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Idempotency-Key}}\n"
         "rules: [{id: refunds, tool: refund, allow: true, dedupe: {window: 24h, on_unknown: keyed}}]",
+    ),
+    "unmet-require": (
+        "A warning. No rule allows the calls that a `require` asks for, or they would have to come before themselves. "
+        "So nothing can meet it, and what it guards is always refused.",
+        "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
+        "rules: [{id: cancel, tool: cancel, allow: true, require: look}]",
+        "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
+        "rules:\n"
+        "  - {id: look, tool: look, allow: true}\n"
+        "  - {id: cancel, tool: cancel, allow: true, require: look}",
     ),
     "approximate-rate": (
         "A warning. Up to 1000 calls a window, each has its own time stamp. Above that the window is counted in "

@@ -114,6 +114,13 @@ class Settled(msgspec.Struct, frozen=True):
     answer: Answer
     expected: Expected = ""
 
+    @property
+    def succeeded(self) -> bool:
+        """Was it completed with success?"""
+        if self.expected:
+            return self.expected == "met"
+        return self.kind == "done" and self.answer.complete and 200 <= self.answer.status < 300
+
 
 class Guard(Protocol):
     """One verb in one rule, parsed. `verb` is its name in rule files, `stage` its place in the order of deciding."""

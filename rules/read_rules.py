@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import cast
 
 from rules.during import parse_during
+from rules.earlier import AsksEarlier, parts
 from rules.guard import Guard
 from rules.guards import GUARDS
 from rules.known_tools import KnownTools
@@ -37,6 +38,7 @@ def read_rule(node: Node, known: KnownTools, report: Report) -> Rule | None:
     guards = [report.attempt(partial(GUARDS[verb].parse, found[verb], rule_id)) for verb in GUARDS if verb in found]
     for guard in guards:
         _check_until(guard, found, known, report)
+    guards = [_asking(guard, found, known, report) if isinstance(guard, AsksEarlier) else guard for guard in guards]
     _check_verbs(node, found, rule_id, report)
     if len(report.problems) > before:
         return None
@@ -68,14 +70,12 @@ def _id(node: Node, found: dict[str, Node], report: Report) -> str:
 
 def _select(found: dict[str, Node], known: KnownTools, report: Report) -> Selector:
     """The selector of a rule or of `unless`, from the values of its keys."""
-    tools: frozenset[str] | None = None
-    if "tool" in found:
-        texts = report.texts(found["tool"], "`tool`")
-        tools = frozenset[str]().union(*(known.named(text, node, report) for text, node in texts))
+    tools = _tools(found["tool"], "tool", known, report) if "tool" in found else None
     if "tool" in found and "match" in found:
         mend = "use one: `tool` names calls, `match` describes them; `where` narrows both"
         report.add("tool-and-match", "`tool` and `match` stand side by side", found["match"], mend)
     where, during = found.get("where"), found.get("during")
+    after = _tools(found["after"], "after", known, report) if "after" in found else None
     return Selector(
         tools=tools,
         matches=read_matches(found["match"], report) if "match" in found else None,
@@ -83,7 +83,14 @@ def _select(found: dict[str, Node], known: KnownTools, report: Report) -> Select
         runs=_globs(found, "run", report),
         where=report.attempt(lambda: parse_where(where)) if where is not None else None,
         during=report.attempt(lambda: parse_during(during)) if during is not None else None,
+        after=after,
     )
+
+
+def _tools(node: Node, key: str, known: KnownTools, report: Report) -> frozenset[str]:
+    """The tools that are named under `key`: a name, a glob or a list."""
+    texts = report.texts(node, f"`{key}`")
+    return frozenset[str]().union(*(known.named(text, item, report) for text, item in texts))
 
 
 def _globs(found: dict[str, Node], key: str, report: Report) -> tuple[str, ...] | None:
@@ -91,7 +98,7 @@ def _globs(found: dict[str, Node], key: str, report: Report) -> tuple[str, ...] 
 
 
 def _unless(node: Node, known: KnownTools, report: Report) -> Selector | None:
-    found = report.keys(node, "`unless`", SELECT, LATER["selector"])
+    found = report.keys(node, "`unless`", SELECT)
     if node.kind == "map" and not node.entries:
         report.add("empty", "`unless` is empty", node, "write what the rule does not apply to, or remove it")
     return _select(found, known, report)
@@ -120,7 +127,7 @@ def _check_verbs(node: Node, found: dict[str, Node], rule_id: str, report: Repor
         message = f"`{verbs[0]}` never counts: the rule denies the same calls"
         report.add("conflicting-verbs", message, found[verbs[0]], "make two rules of it")
     written = {str(key.scalar) for key, _ in node.entries}
-    if not written & {"allow", "deny", *GUARDS, *LATER["rule"]} - {"after"} and written <= {*RULE, *LATER["rule"]}:
+    if not written & {"allow", "deny", *GUARDS, *LATER["rule"]} and written <= {*RULE, *LATER["rule"]}:
         shown = f"the rule `{rule_id}`" if rule_id else "the rule"
         mend = f'add `allow: true`, `deny: "the reason"` or a guard ({", ".join(sorted(GUARDS))})'
         report.add("no-verb", f"{shown} does nothing: it has no verb", node, mend)
@@ -143,7 +150,8 @@ def _check_path_names(rule: Rule, found: dict[str, Node], known: KnownTools, rep
             if field.place == "path" and field.steps[0] not in names:
                 place = next((text for text in _texts(found[key]) if text.scalar == field.text), found[key])
                 _never_set(str(field.steps[0]), place, names, report)
-    for text in (text for guard in rule.guards for text in _texts(found[guard.verb])):
+    of_others = {id(there) for guard in rule.guards for one in parts(found[guard.verb]) for _, there in _same(one)}
+    for text in (text for guard in rule.guards for text in _texts(found[guard.verb]) if id(text) not in of_others):
         for name in _PATH_NAME.findall(text.scalar) if isinstance(text.scalar, str) else ():
             if name not in own and text.scalar not in known.tools:
                 _never_set(name, text, own, report)
@@ -152,10 +160,37 @@ def _check_path_names(rule: Rule, found: dict[str, Node], known: KnownTools, rep
 _PATH_NAME = re.compile(r"(?:^|\|\s*)path\.([A-Za-z0-9_$@-]+)(?=\s*(?:\||$))")
 
 
-def _never_set(name: str, place: Node, names: set[str], report: Report) -> None:
+def _never_set(name: str, place: Node, names: set[str], report: Report, whose: str = "of this rule") -> None:
     captured = listing((f"{{{each}}}" for each in sorted(names)), "and") if names else "no name"
-    message = f"`path.{name}` is never set: the patterns of this rule capture {captured}"
+    message = f"`path.{name}` is never set: the patterns {whose} capture {captured}"
     report.add("unknown-path-name", message, place, suggest(name, names))
+
+
+def _asking(guard: AsksEarlier, found: dict[str, Node], known: KnownTools, report: Report) -> Guard:
+    """`guard`, which asks about earlier calls, with the tools that it names. What it compares has to be captured."""
+    meant: list[frozenset[str]] = []
+    for node in parts(found[guard.verb]):
+        after = node.get("after") if node.kind == "map" else node
+        tools = _tools(after, "after", known, report) if after is not None else frozenset[str]()
+        meant.append(tools)
+        if any(known.tools[name] is None for name in tools):
+            continue  # what a broken definition captures is not known
+        captured = _names(Selector(tools), known)
+        for _, there in _same(node) if tools else ():
+            for name in _PATH_NAME.findall(str(there.scalar)):
+                if name not in captured:
+                    _never_set(name, there, captured, report, f"of {listing(sorted(tools)[:SHOWN], 'and')}")
+    return guard.knowing(meant)
+
+
+SHOWN = 3
+"""Of the tools whose patterns capture something, so many are named."""
+
+
+def _same(node: Node) -> Sequence[tuple[Node, Node]]:
+    """What `require` compares: pairs of the field of this call and that of the earlier one."""
+    same = node.get("same") if node.kind == "map" else None
+    return same.entries if same is not None else ()
 
 
 def _check_until(guard: Guard | None, found: dict[str, Node], known: KnownTools, report: Report) -> None:

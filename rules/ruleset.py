@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from rules.during import During
+from rules.earlier import AsksEarlier, Earlier
 from rules.expect import Expect
 from rules.guard import Guard
 from rules.index import Index
@@ -72,7 +73,9 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Selector(msgspec.Struct, frozen=True):
-    """Which calls. Every part that is given must hold. `tools` holds resolved names (globs are expanded at load)."""
+    """Which calls. Every part that is given must hold. `tools` and `after` hold resolved names (globs are
+    expanded at load).
+    """
 
     tools: frozenset[str] | None = None
     matches: tuple[Match, ...] | None = None
@@ -80,6 +83,7 @@ class Selector(msgspec.Struct, frozen=True):
     runs: tuple[str, ...] | None = None
     where: Condition | None = None
     during: During | None = None
+    after: frozenset[str] | None = None
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -126,6 +130,16 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
             for name in rule.select.tools or ():
                 found.setdefault(name, []).append(rule)
         return {name: tuple(rules) for name, rules in found.items()}
+
+    @cached_property
+    def earlier(self) -> dict[str, tuple[Earlier, ...]]:
+        """What guards ask about earlier calls of a tool, by its name."""
+        found: dict[str, dict[bytes, Earlier]] = {}
+        for guard in [guard for rule in self.rules for guard in rule.guards]:
+            for earlier in guard.earlier if isinstance(guard, AsksEarlier) else ():
+                for name in earlier.tools:
+                    found.setdefault(name, {})[earlier.what] = earlier
+        return {name: tuple(asked.values()) for name, asked in found.items()}
 
     @cached_property
     def everywhere(self) -> tuple[Rule, ...]:

@@ -125,6 +125,7 @@ SELECT: dict[str, Word] = {
     "run": Word("The runs: an id, a glob, or a list of these.", TEXTS),
     "where": Word("A condition on the fields of the call.", ref("condition")),
     "during": Word("When: days, from, to and a time zone.", ref("during")),
+    "after": Word("The calls of a run that has called one of these tools before: a name, a glob, or a list.", TEXTS),
 }
 
 RULE: dict[str, Word] = {
@@ -138,7 +139,6 @@ RULE: dict[str, Word] = {
 
 LATER: dict[str, frozenset[str]] = {
     "upstream_key": frozenset({"body", "query"}),
-    "selector": frozenset({"after"}),
-    "rule": frozenset({"after", "approve", "budget", "loop", "require"}),
+    "rule": frozenset({"approve", "budget", "loop"}),
 }
 """Words that the language has and this version does not support: refused by name, so that nobody relies on them."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rules.earlier import AsksEarlier
 from rules.guards.dedupe import Dedupe
 from rules.guards.throttle import EXACT, Throttle
+from rules.pattern import Pattern
 from rules.problems import Mark, Problem
 from rules.ruleset import READ_METHODS, Match, Rule, Tool
 from rules.suggest import listing
@@ -22,6 +24,7 @@ SHOWN = 3
 def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
     """The warnings about `rules`, in the order of their places."""
     guarded = _Guarded([rule for rule, _ in rules])
+    allowed = _Allowed([rule for rule, _ in rules], tools)
     found: list[Problem] = []
     for rule, node in rules:
         if rule.allow and rule.mode == "enforce":
@@ -29,6 +32,7 @@ def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
         found.extend(_dedupe(rule, node, tools))
         found.extend(_retries(rule, node, tools))
         found.extend(_throttle(rule, node))
+        found.extend(_require(rule, node, tools, allowed))
     return tuple(sorted(found, key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.col)))
 
 
@@ -43,6 +47,48 @@ class _Guarded:
 
     def match(self, match: Match) -> bool:
         return self.everything or match.pattern.host in self.hosts or "**" in self.hosts
+
+
+class _Allowed:
+    """What some allow permits: tools by name, and patterns, which other tools may share calls with."""
+
+    def __init__(self, rules: Sequence[Rule], tools: Mapping[str, Tool]) -> None:
+        selects = [rule.select for rule in rules if rule.allow and rule.mode == "enforce"]
+        self.tools = frozenset[str]().union(*(select.tools or () for select in selects))
+        matches = [match for select in selects for match in select.matches or ()]
+        self.patterns = [m.pattern for m in (*matches, *(m for name in self.tools for m in tools[name].matches))]
+
+    def may_be(self, tool: Tool) -> bool:
+        """May a call of `tool` be permitted? In doubt it may: paths are not compared."""
+        return tool.name in self.tools or any(_may_meet(m.pattern, one) for m in tool.matches for one in self.patterns)
+
+
+def _may_meet(one: Pattern, other: Pattern) -> bool:
+    if one.scheme != other.scheme or (one.methods and other.methods and not set(one.methods) & set(other.methods)):
+        return False
+    return one.fits_host(other.host) or other.fits_host(one.host) or not (one.exact_host or other.exact_host)
+
+
+def _require(rule: Rule, node: Node, tools: Mapping[str, Tool], allowed: _Allowed) -> Iterator[Problem]:
+    """A `require` that nothing can meet."""
+    mark = _mark(node, "require")
+    for guard in rule.guards:
+        for earlier in guard.earlier if isinstance(guard, AsksEarlier) else ():
+            shown = listing(sorted(earlier.tools)[:SHOWN])
+            if not any(allowed.may_be(tools[name]) for name in earlier.tools):
+                message = f"nothing can meet the `require` of `{rule.id}`: no rule allows {shown}"
+                yield Problem("unmet-require", message, mark, "allow it, or remove the `require`")
+            elif _all_of(rule) >= earlier.tools:
+                message = f"nothing can meet the `require` of `{rule.id}`: {shown} would have to come before itself"
+                yield Problem("unmet-require", message, mark, "require another tool, or narrow the rule by `where`")
+
+
+def _all_of(rule: Rule) -> frozenset[str]:
+    """The tools of which every call is under `rule`."""
+    select = rule.select
+    narrowed = (select.agents, select.runs, select.where, select.during, select.after, rule.unless)
+    enforced = rule.mode == "enforce" and all(each is None for each in narrowed)
+    return (select.tools or frozenset()) if enforced else frozenset()
 
 
 def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], guarded: _Guarded) -> Iterator[Problem]:

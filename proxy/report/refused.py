@@ -18,6 +18,11 @@ MEANINGS: dict[str, str] = {
         "restarts, counts in monitor mode too, and holds back even the replay of an answer; calls that were out came "
         "to their end."
     ),
+    "prerequisite-missing": (
+        "A `require` asks for something that the same run has to do first, with success, and has not done (any more): "
+        "another tool was not called, not for this value, or too long ago. The refusal says what to call. Only what "
+        "went through Borderpost in this run counts; `borderpost log list --run ID` shows it."
+    ),
     "ambiguous-request": (
         "The request can be read in two ways, or its body is not what the tool says (`body: form`) or cannot be read "
         "although a rule has to look into it. To check one reading while the API takes the other would check nothing, "

@@ -9,6 +9,8 @@ from rules.guards.concurrency import Concurrency, Leases
 from rules.guards.cooldown import Cooldown, Cooldowns
 from rules.guards.dedupe import Dedupe
 from rules.guards.endings import Endings
+from rules.guards.history import History
+from rules.guards.require import Require
 from rules.guards.throttle import Rows, Throttle
 from rules.halts import Halts
 from rules.state import Holding, Table
@@ -17,6 +19,7 @@ GUARDS: dict[str, type[Guard]] = {
     "breaker": Breaker,
     "dedupe": Dedupe,
     "concurrency": Concurrency,
+    "require": Require,
     "throttle": Throttle,
 }
 """Verb in rule files -> the guard."""
@@ -31,6 +34,7 @@ TABLES: dict[str, type[Table]] = {
     "cooldown": Cooldowns,
     "halt": Halts,
     "breaker": Circuits,
+    "history": History,
 }
 """Verb in changes -> the table that folds them."""
 

@@ -106,7 +106,7 @@ def test_a_list_is_no_batch_where_nothing_reads_messages() -> None:
 
 def test_a_batch_that_waited_is_looked_at_again_message_by_message() -> None:
     world = World(RULES)
-    refusal = recheck(rules(RULES), world.state, batch("read", "delete"), world.at_ns)
+    refusal = recheck(rules(RULES), world.state, batch("read", "delete"), "call-1", world.at_ns)
     assert refusal is not None
     assert refusal.code == "policy-denied"
-    assert recheck(rules(RULES), world.state, batch("read", "list"), world.at_ns) is None
+    assert recheck(rules(RULES), world.state, batch("read", "list"), "call-1", world.at_ns) is None

@@ -76,6 +76,14 @@ tests:
         expect: {code: duplicate-in-flight}
       - {request: POST https://api.example.com/orders, form: {amount: 8}, at: +8s, expect: replay}
       - {request: POST https://api.example.com/orders, form: {amount: 7}, at: +9s, expect: allow}
+  - name: an answer with a header and a body
+    earlier: [{request: GET https://api.example.com/slow, answer: {status: 429, headers: {Retry-After: 5}, json: no}}]
+    call: {request: GET https://api.example.com/slow, at: +2m}
+    expect: allow
+  - name: an answer asks for a pause
+    earlier: [{request: GET https://api.example.com/slow, answer: {status: 429, headers: {Retry-After: 300}}}]
+    call: {request: GET https://api.example.com/slow, at: +2m}
+    expect: {decision: throttle, code: upstream-cooldown}
   - name: another secret in the tool's header
     earlier: [{request: POST https://api.example.com/orders, form: {amount: 7}, headers: {X-Key: a}}]
     call: {request: POST https://api.example.com/orders, form: {amount: 7}, headers: {x-key: b}}
@@ -183,6 +191,8 @@ BAD = [
     ("{name: x, calls: [{$GET}, {$GET, at: +5s, ends: +4s}]}", "test", "`ends` is before the call"),
     ("{name: x, call: {$GET, answer: 99}, expect: allow}", "test", "`answer` is no status"),
     ("{name: x, call: {$GET, answer: gone}, expect: allow}", "test", "`answer` is no status"),
+    ("{name: x, call: {$GET, answer: {status: 99}}, expect: allow}", "test", "`answer` is no status"),
+    ("{name: x, call: {$GET, answer: {code: 200}}, expect: allow}", "unknown-key", "`answer` has no key `code`"),
     ("{name: x, call: {$GET}, expect: alow}", "choice", "`alow` is no value of `expect`"),
     ("{name: x, call: {$GET}, expect: {}}", "wrong-type", "`expect` has to be a mapping"),
     ("{name: x, call: {$GET}, expect: {decison: deny}}", "unknown-key", "`expect` has no key `decison`"),

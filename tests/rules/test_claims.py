@@ -11,7 +11,7 @@ import pytest
 from rules.decide import abandon, apply, keep_until_ns, resolve, told
 from rules.decision import Answer, Change, Decision
 from rules.guards.claims import STEPS, Claims
-from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, json_body, rules
+from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, json_body, of_guards, rules
 
 HOUR = 3600
 TOOLS = """
@@ -362,7 +362,7 @@ def test_an_empty_key_is_none() -> None:
 def test_the_key_is_on_record_with_the_claim_before_the_call_leaves() -> None:
     decision = world_of("24h").ask(PAY)
     ((name, value),) = decision.send_headers
-    (claim,) = decision.changes
+    (claim,) = of_guards(decision.changes)
     assert claim.op == "claim"
     assert claim.data["upstream_key"] == {"header": "Idempotency-Key", "value": value, "since_ns": START}
     assert (name, decision.facts["send.Idempotency-Key"]) == ("Idempotency-Key", value)

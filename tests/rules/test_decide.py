@@ -13,7 +13,7 @@ from rules.decision import Decision
 from rules.index import Index
 from rules.ruleset import BODY_CAP_BYTES
 from rules.state import State
-from tests.rules.world import LOST, START, S, World, answered, call, form_body, json_body, rules
+from tests.rules.world import LOST, START, S, World, answered, call, form_body, json_body, of_guards, rules
 
 SHOP = """
 tools:
@@ -73,7 +73,7 @@ def test_what_is_decided_and_by_which_rule(what: str, asked: Call, action: str, 
     decision = decided(SHOP, asked)
     assert (decision.action, decision.code, decision.rules) == (action, code, by)
     assert decision.executed == "no"
-    assert decision.changes == ()
+    assert of_guards(decision.changes) == ()
 
 
 def test_at_night_the_night_rule_applies() -> None:
@@ -476,13 +476,13 @@ def test_an_exact_host_is_told(path: str, exact: bool) -> None:
 def test_a_place_is_checked_again_with_the_rules_of_then() -> None:
     asked = call("GET", "/orders/1")
     now = rules(SHOP)
-    assert recheck(now, State(), asked, START) is None
+    assert recheck(now, State(), asked, "call-1", START) is None
     stopped = rules(SHOP + "  - {id: stop, match: 'https://**', deny: Stopped.}")
-    refused = recheck(stopped, State(), asked, START)
+    refused = recheck(stopped, State(), asked, "call-1", START)
     assert refused is not None
     assert (refused.code, refused.rules) == ("policy-denied", ("stop",))
-    assert recheck(rules("mode: monitor" + SHOP), State(), call("DELETE"), START) is None
-    unread = recheck(rules(KINDS), State(), call(path="/json", body=UNREAD_BODY), START)
+    assert recheck(rules("mode: monitor" + SHOP), State(), call("DELETE"), "call-1", START) is None
+    unread = recheck(rules(KINDS), State(), call(path="/json", body=UNREAD_BODY), "call-1", START)
     assert unread is not None
     assert unread.code == "ambiguous-request"
 
@@ -492,7 +492,7 @@ def test_an_outcome_is_settled_by_the_rules_that_let_the_call_out() -> None:
     before = world.ruleset
     decision = world.ask(call())
     assert keep_until_ns(decision) == START + 24 * 3600 * S
-    assert {change.op for change in decision.changes} == {"claim", "admit"}
+    assert {change.op for change in of_guards(decision.changes)} == {"claim", "admit"}
     assert world.end(LOST).kind == "unknown"
     assert world.do(call()) == "outcome-unknown"
     assert world.ruleset is before

@@ -19,7 +19,7 @@ PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 WAITING: dict[str, list[str]] = {
     "01-coding-agent.yaml": [],
     "02-support-agent.yaml": ["budget", "approve"],
-    "03-research-agent.yaml": ["after"],
+    "03-research-agent.yaml": [],
     "04-data-agent.yaml": ["budget"],
     "05-mcp-host.yaml": ["loop"],
     "06-model-cost.yaml": ["budget", "budget"],
@@ -217,6 +217,33 @@ def many(count: int, last: str, call: str) -> str:
     return f"version: 1\ntests:\n  - name: one of many\n    calls:\n{calls}      - {final}\n"
 
 
+RESEARCH = """
+version: 1
+tests:
+  - name: it reads
+    call: {request: GET https://news.example.org/today}
+    expect: {decision: allow, rule: browse, tool: web}
+  - name: not what is internal
+    call: {request: GET https://wiki.corp.example/}
+    expect: {decision: deny, rule: no-internal}
+  - name: after reading it still has its model
+    earlier: [{request: GET https://news.example.org/today}]
+    call: {request: POST https://api.openai.com/v1/responses, json: {model: gpt-x, input: Hello}}
+    expect: {decision: allow, rule: model}
+  - name: after reading it sends nothing
+    earlier: [{request: GET https://news.example.org/today}]
+    call: {request: POST https://paste.example.org/new, text: What I read, at: +20d}
+    expect: {decision: deny, rule: tainted, code: policy-denied}
+  - name: whatever came of the reading
+    earlier: [{request: GET https://news.example.org/today, answer: lost}]
+    call: {request: DELETE https://paste.example.org/1}
+    expect: {decision: deny, rule: tainted}
+  - name: before reading, what it sends is only not allowed
+    call: {request: POST https://paste.example.org/new, text: Hello}
+    expect: {decision: deny, code: no-allow}
+"""
+
+
 POOL = many(
     20,
     "{decision: allow, rule: writers, would: trial}",
@@ -231,6 +258,7 @@ HOUR = many(
 
 SAID: list[tuple[str, str]] = [
     ("01-coding-agent.yaml", CODING),
+    ("03-research-agent.yaml", RESEARCH),
     ("07-team-gateway.yaml", TEAM),
     ("07-team-gateway.yaml", POOL),
     ("08-mail.yaml", MAIL),

@@ -116,15 +116,15 @@ def test_global_monitor_mode_does_not_lift_it() -> None:
     made = world(halt(), mode="monitor")
     assert made.ask(call()).code == "halted"
     assert made.ask(call("DELETE", "/orders/1")).code == "halted"
-    assert recheck(made.ruleset, made.state, call(), made.at_ns) is not None
+    assert recheck(made.ruleset, made.state, call(), "call-1", made.at_ns) is not None
 
 
 def test_a_call_that_waited_its_turn_is_stopped() -> None:
     made = world()
     assert made.ask(call()).action == "allow"
-    assert recheck(made.ruleset, made.state, call(), made.at_ns) is None
+    assert recheck(made.ruleset, made.state, call(), "call-1", made.at_ns) is None
     made.record((halt(agent="ann").begun(),))
-    refused = recheck(made.ruleset, made.state, call(), made.at_ns)
+    refused = recheck(made.ruleset, made.state, call(), "call-1", made.at_ns)
     assert isinstance(refused, Decision)
     assert refused.code == "halted"
 

@@ -13,6 +13,7 @@ import pytest
 from rules.applies import Reading
 from rules.call import Body, Call, Json
 from rules.cases import Case, run_case
+from rules.guards.history import NO_PAST
 from rules.load import Loaded, Source, load
 from rules.ruleset import RuleSet, Selector
 from rules.yamltree import Node, parse
@@ -106,7 +107,7 @@ def as_file(pack: str) -> Loaded:
 
 def tools_of(ruleset: RuleSet, call: Call) -> tuple[str, set[str]]:
     """The tool that names the call, and every tool under which an allow could let it out."""
-    reading = Reading(ruleset, call, 0)
+    reading = Reading(ruleset, call, 0, NO_PAST)
     hit = {each.target.name for each in reading.tool_hits}
     under = {name for name in hit if reading.targets(Selector(tools=frozenset({name})), "", "allow")}
     return reading.name().name, under

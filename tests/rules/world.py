@@ -65,6 +65,11 @@ def answered(status: int, *headers: tuple[str, str]) -> Answer:
     return Answer(status, complete=True, sent=True, stored=True, headers=headers)
 
 
+def of_guards(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """`changes` without what is remembered of every call."""
+    return tuple(change for change in changes if change.guard != "history")
+
+
 class World:
     """A rule set with a state: calls go in, decisions come out, and every change is kept as the ledger would."""
 
