@@ -170,6 +170,7 @@ class Gate:
     def use(self, ruleset: RuleSet, files: tuple[str, ...]) -> None:
         """Put `ruleset` in force, recorded. Calls that are out keep the one they were decided under."""
         self._ledger.append(self._ruleset_entry(ruleset, files, ""))
+        self._ledger.bound(ruleset.ledger)
         self.ruleset = ruleset
         self._room.call_all()
 
@@ -186,6 +187,8 @@ class Gate:
             tools=len(ruleset.tools),
             mode=ruleset.mode,
             problem=problem,
+            max_bytes=ruleset.ledger.max_bytes,
+            keep_ns=ruleset.ledger.keep_ns,
         )
 
     async def admit(self, call: Call, call_id: str, asked: Asked, gone: asyncio.Event) -> Admission:

@@ -34,6 +34,7 @@ from proxy.ledger.vault import Vault
 from proxy.master import Master
 from proxy.osuser import os_user
 from proxy.ownhost import OwnHost, Seen
+from proxy.report.moments import show_size
 from proxy.rulefiles import RuleFiles
 from proxy.runs import Runs
 from proxy.settings import Settings
@@ -77,6 +78,7 @@ class Proxy:
         self.ca_path = Path()
         self._stopped = False
         self._clock_told = False
+        self._room_told = False
         self.reloaded = 0
         self.changed = asyncio.Event()
 
@@ -135,17 +137,36 @@ class Proxy:
             self._following = asyncio.create_task(self._follow())
 
     async def _flush(self) -> None:
-        """Now and then, record the refusals that were only counted, seal what is recorded, and take a snapshot."""
+        """Now and then: seal what is recorded, give up what is to be, record refusals that were only counted, and take
+        a snapshot."""
         while True:
             await asyncio.sleep(FLUSH_S)
             self._tell_clock()
-            try:
-                self._gate.flush()
-                self._ledger.checkpoint_if_due(self._clock.now_ns())
-            except LedgerError as error:
-                log.error("refusals or a checkpoint could not be recorded: %s", error)
+            self._tell_room()
+            now_ns = self._clock.now_ns()
+            for act in (
+                partial(self._ledger.checkpoint_if_due, now_ns),
+                partial(self._ledger.keep_bounds, now_ns),
+                self._gate.flush,
+            ):
+                try:
+                    act()
+                except LedgerError as error:
+                    log.error("a checkpoint, what is given up, or refusals could not be recorded: %s", error)
             if self._gate.snapshots.due:
                 await asyncio.to_thread(self._gate.snapshots.take, give_way)
+
+    def _tell_room(self) -> None:
+        """Say that the ledger will be full, though all that could be was given up: once, until it is not any more."""
+        room = self._ledger.room
+        if room.near and not self._room_told:
+            log.warning(
+                "the ledger has used %s of its `max_size` of %s; when it is full, calls are refused: raise `max_size` "
+                "in the rules, or begin a new ledger with `--ledger`",
+                show_size(room.used_bytes),
+                show_size(room.bounds.max_bytes),
+            )
+        self._room_told = room.near
 
     def _tell_clock(self) -> None:
         """Say that the wall clock is far behind: once, until it is not any more."""

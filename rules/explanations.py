@@ -192,6 +192,12 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "# a.yaml\nmode: enforce\n# b.yaml\nmode: monitor",
         "# a.yaml\nmode: enforce\n# b.yaml\nrules: []",
     ),
+    "conflicting-bounds": (
+        "Two files say different bounds for the ledger. There is one ledger, and the order of files never matters, so "
+        "neither wins.",
+        "# a.yaml\nledger: {keep: 90d}\n# b.yaml\nledger: {keep: 30d, max_size: 2GiB}",
+        "# a.yaml\nledger: {keep: 90d}\n# b.yaml\nledger: {max_size: 2GiB}",
+    ),
     "no-verb": (
         "The rule says which calls, but not what may happen to them. It needs `allow: true`, `deny`, or a guard.",
         "rules: [{id: files, match: GET https://files.example.com/**}]",

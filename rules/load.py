@@ -19,6 +19,7 @@ from rules.index import Index, TargetId
 from rules.known_tools import KnownTools
 from rules.pattern import Pattern
 from rules.problems import Problem, RuleFileError
+from rules.read_ledger import read_bounds
 from rules.read_rules import read_rule
 from rules.read_tools import read_tool
 from rules.ruleset import Match, Mode, Rule, RuleSet, Tool
@@ -70,6 +71,7 @@ def load(sources: Sequence[Source], packs: Mapping[str, str]) -> Loaded:
     rules = _rules(files, known, report)
     cases = _cases(files, known, report)
     mode = _mode(files, report)
+    ledger = read_bounds([found["ledger"] for found in files if found and "ledger" in found], report)
     if report.problems:
         raise RuleFileError(_sorted(report.problems))
     texts = [source.text for source in sources] + [packs[name] for name in used.known]
@@ -80,6 +82,7 @@ def load(sources: Sequence[Source], packs: Mapping[str, str]) -> Loaded:
         rules=tuple(sorted((rule for rule, _ in rules), key=lambda rule: rule.id)),
         index=Index.build(_targets(ready.values(), [rule for rule, _ in rules])),
         mode=mode,
+        ledger=ledger,
     )
     return Loaded(ruleset, tuple(case for case in cases if case is not None), warn(rules, ready))
 

@@ -25,7 +25,6 @@ from rules.vocabulary import (
     MODES,
     NAME,
     REFUSALS,
-    SIZE,
     TOOL,
     UPSTREAM_KEY,
 )
@@ -35,16 +34,6 @@ from rules.yamltree import Node
 CAP_LIMIT_BYTES = 256 * 1024 * 1024
 """All bodies in memory together may take this much, so one may not take more."""
 
-_UNITS_BYTES = {
-    "B": 1,
-    "kB": 1000,
-    "KB": 1000,
-    "KiB": 1024,
-    "MB": 1000**2,
-    "MiB": 1024**2,
-    "GB": 1000**3,
-    "GiB": 1024**3,
-}
 _WHAT_ONLY = frozenset({"agent", "run", "tool", "credential"})
 """Places that a match may not read: a match says what a call is, not who makes it."""
 
@@ -206,12 +195,7 @@ def _params(
 
 
 def _cap(node: Node, report: Report) -> int:
-    size = re.fullmatch(SIZE, node.scalar) if isinstance(node.scalar, str) else None
-    if size is None:
-        shown = f"`{node.scalar}`" if node.kind == "scalar" and node.scalar is not None else "this"
-        report.add("size", f"{shown} is not a size", node, "write a number and a unit, such as `512KiB` or `16MiB`")
-        return 0
-    size_bytes = int(size[1]) * _UNITS_BYTES[size[2]]
+    size_bytes = report.size(node)
     if size_bytes > CAP_LIMIT_BYTES:
         report.add("size", f"`{node.scalar}` is too large", node, "the largest cap is `256MiB`")
     return size_bytes

@@ -99,6 +99,13 @@ class Rule(msgspec.Struct, frozen=True):
     source: str = ""
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """What the ledger may hold: `max_bytes` in all, and for `keep_ns` what calls were decided by. 0: all there is."""
+
+    max_bytes: int = 0
+    keep_ns: int = 0
+
+
 class RuleSet(msgspec.Struct, frozen=True, dict=True):
     """Everything in force at one moment.
 
@@ -111,6 +118,7 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
     rules: tuple[Rule, ...]
     index: Index
     mode: Mode = "enforce"
+    ledger: Bounds = Bounds()
 
     @cached_property
     def by_id(self) -> dict[str, Rule]:

@@ -14,6 +14,7 @@ from rules.guards import GUARDS
 from rules.params.keywords import KEYWORDS, TYPES
 from rules.vocabulary import (
     FILE,
+    LEDGER,
     MATCH,
     RULE,
     SELECT,
@@ -47,6 +48,7 @@ def schema() -> Schema:
             "upstream_key": _mapping("How the API itself knows a repetition.", UPSTREAM_KEY, required=["header"]),
             "success": _SUCCESS,
             "parameter": {"anyOf": [_TYPE, _ENUM, _mapping("What a parameter may be.", KEYWORDS)]},
+            "ledger": {**_mapping("How much the ledger may hold.", LEDGER), "minProperties": 1},
             "selector": {**_mapping("Selectors that pick calls.", SELECT), "minProperties": 1, **_ONE_TARGET},
             "rule": {
                 **_mapping("Which calls, and what may happen to them.", {**RULE, **guards}, required=["id"]),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from rules.problems import Mark, Problem, RuleFileError
 from rules.suggest import suggest
+from rules.units import SIZE_HELP, parse_size
 from rules.yamltree import Node
 
 _PATTERN_HELP = "write `match: METHOD https://host/path`"
@@ -17,6 +18,10 @@ _MEANT: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("rate", "rate_limit", "ratelimit", "limit"), ("throttle", "did you mean `throttle`?")),
     **dict.fromkeys(("idempotent", "once", "unique"), ("dedupe", "did you mean `dedupe`?")),
     **dict.fromkeys(("except", "exclude", "not"), ("unless", "did you mean `unless`?")),
+    **dict.fromkeys(
+        ("size", "max_bytes", "limit_size", "maxsize", "max-size"), ("max_size", "did you mean `max_size`?")
+    ),
+    **dict.fromkeys(("retention", "retain", "older-than", "max_age", "age"), ("keep", "did you mean `keep`?")),
     **dict.fromkeys(("pack", "packs", "import", "imports"), ("use", "did you mean `use`?")),
 }
 """Words that people bring along from elsewhere: the word of ours that has to be known there, and the help."""
@@ -96,6 +101,14 @@ class Report:
         close = suggest("monitor" if text in _WATCHING else text, allowed)
         self.add("choice", f"`{text}` is not a value of {what}: it is one of {words}", node, close)
         return None
+
+    def size(self, node: Node) -> int:
+        """The bytes of a size such as `16MiB`; 0 when `node` is none."""
+        size_bytes = parse_size(node.scalar)
+        if size_bytes is None:
+            shown = f"`{node.scalar}`" if node.kind == "scalar" and node.scalar is not None else "this"
+            self.add("size", f"{shown} is not a size", node, SIZE_HELP)
+        return size_bytes or 0
 
     def wrong_type(self, node: Node, what: str, wanted: str, help: str = "") -> None:
         if node.kind == "scalar" and node.scalar is None:

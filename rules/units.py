@@ -1,4 +1,4 @@
-"""Durations and rates as rule files write them: `30s`, `24h`, `10/min`. Exact integers of nanoseconds."""
+"""Durations, rates and sizes as rule files write them: `30s`, `10/min`, `16MiB`. Exact integers: nanoseconds, bytes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,39 @@ _UNITS_NS = {
 LONGEST_NS = 400 * 86400 * SECOND_NS
 """A duration above this is taken for a mistake."""
 
+_UNITS_BYTES = {
+    "B": 1,
+    "kB": 1000,
+    "KB": 1000,
+    "KiB": 1 << 10,
+    "MB": 1000**2,
+    "MiB": 1 << 20,
+    "GB": 1000**3,
+    "GiB": 1 << 30,
+}
+
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|min|h|d)", re.ASCII)
+_SIZE = re.compile(r"([1-9][0-9]{0,11})(B|kB|KB|KiB|MB|MiB|GB|GiB)", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,9})/([a-z]+)", re.ASCII)
 
 DURATION_HELP = "write a number and a unit, such as `30s`, `10m`, `24h` or `7d`"
+SIZE_HELP = "write a number and a unit, such as `512KiB` or `16MiB`"
 RATE_HELP = "write a number and a unit of time, such as `5/s`, `10/min`, `100/h` or `1000/d`"
 
 
-def parse_duration(text: object) -> int | None:
-    """The nanoseconds of a text such as `24h`, more than 0; None when it is no such text."""
+def parse_duration(text: object, longest_ns: int = LONGEST_NS) -> int | None:
+    """The nanoseconds of a text such as `24h`, more than 0; None when it is no such text, or above `longest_ns`."""
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if not found:
         return None
     value_ns = int(found[1]) * _UNITS_NS[found[2]]
-    return value_ns if 0 < value_ns <= LONGEST_NS else None
+    return value_ns if 0 < value_ns <= longest_ns else None
+
+
+def parse_size(text: object) -> int | None:
+    """The bytes of a text such as `16MiB`, more than 0; None when it is no such text."""
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    return int(found[1]) * _UNITS_BYTES[found[2]] if found else None
 
 
 def parse_rate(text: object) -> tuple[int, int] | None:

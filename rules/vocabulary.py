@@ -52,6 +52,7 @@ FILE: dict[str, Word] = {
     "version": Word("The version of the language of rule files. It is 1.", {"const": 1}),
     "use": Word("Shipped packs whose tools this rule set uses, such as [stripe, github].", one_or_list(TEXT)),
     "mode": Word("monitor: record what the rules would refuse, but refuse nothing for it. Default: enforce.", MODE),
+    "ledger": Word("How much the ledger may hold. Default: everything.", ref("ledger")),
     "tools": Word(
         "Names for operations of APIs: what a call is.",
         {"type": "object", "propertyNames": {"pattern": f"^{NAME}$"}, "additionalProperties": ref("tool")},
@@ -93,6 +94,15 @@ TOOL: dict[str, Word] = {
         "The largest body that is buffered to decide, such as 1MiB. Default: 16MiB; at most 256MiB.",
         {"type": "string", "pattern": f"^{SIZE}$"},
     ),
+}
+
+LEDGER: dict[str, Word] = {
+    "max_size": Word(
+        "How large its file may become, such as 2GiB; at least 16MiB. For room, what old calls were decided by is "
+        "given up; when that is not enough, calls are refused.",
+        {"type": "string", "pattern": f"^{SIZE}$"},
+    ),
+    "keep": Word("How long what calls were decided by is kept, such as 90d. Who called what stays.", DURATION),
 }
 
 UPSTREAM_KEY: dict[str, Word] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -344,6 +345,27 @@ def test_status_of_a_ledger_that_is_owned(tmp_path: Path) -> None:
         assert "export HTTPS_PROXY=http://127.0.0.1:4711\n" in borderpost("env").stdout
     finally:
         ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (0.5, None),
+        (0.97, "         nothing is left to give up for room: raise `max_size`, or begin a new ledger"),
+        (1.0, "         it is full, and calls are refused: raise `max_size`, or begin a new ledger"),
+    ],
+)
+def test_status_tells_how_much_room_is_left(tmp_path: Path, part: float, said: str | None) -> None:
+    used_bytes = json.loads(borderpost("status", "--json").stdout)["ledger"]["used_bytes"]
+    max_bytes, keep_ns = int(used_bytes / part), 90 * 86_400_000_000_000
+    ledger = Ledger.open(tmp_path / "ledger.db", Vault(bytes(32), bytes(32)), owner="borderpost serve")
+    ledger.append(RulesetEntry(time.time_ns(), DIGEST, ("a.yaml",), 1, 1, "enforce", "", max_bytes, keep_ns))
+    ledger.close()
+    lines = borderpost("status").stdout.splitlines()
+    (told,) = [line for line in lines if line.startswith("ledger   ")]
+    assert re.search(r"ledger\.db: [0-9.]+ KiB of at most [0-9.]+ KiB, 1[0-9] entries$", told)
+    assert [line for line in lines if "raise `max_size`" in line] == ([said] if said else [])
+    assert "         what calls were decided by is kept for 90 d" in lines
 
 
 def test_status_before_anything_was_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

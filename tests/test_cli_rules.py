@@ -61,6 +61,14 @@ def test_right_files_are_counted() -> None:
     assert (result.output, result.exit_code) == ("1 file: 4 rules, 2 tools, 1 test, no problems\n", 0)
 
 
+def test_bounds_of_the_ledger_are_told() -> None:
+    Path("borderpost.yaml").write_text(f"{RULES}\nledger: {{max_size: 2GiB, keep: 90d}}\n")
+    said = "1 file: 4 rules, 2 tools, 1 test, a ledger of at most 2.0 GiB, data kept for 90 d, no problems\n"
+    assert borderpost("rules", "check").output == said
+    told = json.loads(borderpost("rules", "check", "--json").output)
+    assert told["ledger"] == {"max_bytes": 2 << 30, "keep_ns": 90 * 86_400_000_000_000}
+
+
 def test_wrong_files_are_shown_with_their_lines_and_summed_up() -> None:
     Path("borderpost.yaml").write_text(
         RULES.replace("dedupe: 24h", "dedup: 24h").replace("orders.read, allow", "order.read, allow")

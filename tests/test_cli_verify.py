@@ -161,7 +161,7 @@ def test_prune_gives_up_what_is_old_and_keeps_the_rest() -> None:
     shown = [json.loads(borderpost("log", "show", f"c_{n}", "--json").stdout) for n in (1, 2)]
     assert [one["pruned"] for one in shown] == [True, False]
     assert [one["facts"] for one in shown] == [{}, {"body.amount": 500, "body.charge": "ch_1"}]
-    assert "given up by `log prune`" in borderpost("log", "show", "c_1").output
+    assert "what was read and said was given up, on record" in borderpost("log", "show", "c_1").output
     assert [call["decision"] for call in json.loads(borderpost("log", "--json").stdout)] == ["deny", "deny"]
     assert "what was read and said in entries 1 to 1" in borderpost("log", "verify", code=3).output
 

@@ -30,7 +30,10 @@ class BootEntry(msgspec.Struct, frozen=True):
 
 
 class RulesetEntry(msgspec.Struct, frozen=True):
-    """A rule set came into force (`problem` empty), or a reload failed and the last one stays (`problem` says why)."""
+    """A rule set came into force (`problem` empty), or a reload failed and the last one stays (`problem` says why).
+
+    `max_bytes`, `keep_ns`: the bounds of the ledger; 0 for none.
+    """
 
     at_ns: int
     digest: str
@@ -39,6 +42,8 @@ class RulesetEntry(msgspec.Struct, frozen=True):
     tools: int
     mode: str
     problem: str = ""
+    max_bytes: int = 0
+    keep_ns: int = 0
 
 
 class DecisionEntry(msgspec.Struct, frozen=True):
@@ -128,7 +133,10 @@ class CheckpointEntry(msgspec.Struct, frozen=True):
 
 
 class PruneEntry(msgspec.Struct, frozen=True):
-    """The payloads of all entries up to and with `through` were given up, by OS user `by`: older than `before_ns`."""
+    """The payloads of all entries up to and with `through` were given up, by OS user `by`: older than `before_ns`.
+
+    The rules give up, too (`by` says so): what is older than `keep`, or for `max_size`; then `before_ns` is 0.
+    """
 
     at_ns: int
     through: int

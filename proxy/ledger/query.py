@@ -104,7 +104,7 @@ class OutcomeRow(msgspec.Struct, frozen=True):
 class CallDetail(msgspec.Struct, frozen=True):
     """Everything on record about one call. `calls`: above 1, this stands for so many equal refusals.
 
-    `pruned`: detail, violations, would and facts were given up by `log prune`.
+    `pruned`: detail, violations, would and facts were given up (`log prune`, `keep`, `max_size`).
     """
 
     call: CallRow
@@ -167,11 +167,14 @@ class HaltRow(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Where the ledger stands. `problem` is of the last reload that failed since the rule set in force was loaded."""
+    """Where the ledger stands. `used_bytes` is what counts towards `max_size`; `size_bytes` are all its files.
+
+    `problem` is of the last reload that failed since the rule set in force was loaded."""
 
     path: str
     entries: int
     size_bytes: int
+    used_bytes: int
     last_ns: int
     last_at: str
     boot: dict[str, Any] | None
@@ -346,10 +349,12 @@ class LedgerReader:
             halts = _halts(connection)
             totals = {row.decision: row.calls for row in connection.execute(schema.totals.select())}
             codes = _codes(connection)
+            used_bytes = connection.exec_driver_sql(schema.USED).scalar_one()
         return Status(
             path=str(self._path),
             entries=seq,
             size_bytes=sum(file.stat().st_size for file in _files(self._path)),
+            used_bytes=used_bytes,
             last_ns=last_ns,
             last_at=iso(last_ns),
             boot=None if boot is None else msgspec.structs.asdict(entry_of(tuple(boot))),

@@ -280,6 +280,12 @@ VIEWS = (
 )
 
 
+USED = (
+    "SELECT page_size * (page_count - freelist_count) FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
+)
+"""SQL for how many bytes of the file are in use: what was deleted is free again, though the file stays as large."""
+
+
 def prepare(connection: Connection, path: Path, key_ids: dict[str, str]) -> None:
     """Make the tables in a new file, or check that this is a ledger of ours and up to date. `connection` may write.
 

@@ -38,8 +38,10 @@ from proxy.ledger.entries import (
 from proxy.ledger.history import History
 from proxy.ledger.query import open_reader, reading
 from proxy.ledger.redact import Redactor
+from proxy.ledger.room import Room
 from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, payload_digest, payload_of, row_of, rules_of
 from proxy.ledger.vault import Vault
+from rules.ruleset import Bounds
 from rules.state import SetBack
 
 __all__ = ["Ledger", "LedgerError"]
@@ -63,8 +65,14 @@ SEAL_ENTRIES = 1_000
 SEAL_NS = 600_000_000_000
 """After so many entries, or so long after the first that is not sealed, a checkpoint seals what there is."""
 
+KEEP_NS = 600_000_000_000
+"""How often payloads that are older than `keep` are given up."""
+
 PRUNED_AT_ONCE = 500
 """How many payloads one transaction gives up: calls wait for it."""
+
+BY_AGE, BY_SIZE = "rules (keep)", "rules (max_size)"
+"""Who gives payloads up, when nobody has said `log prune`."""
 
 COMMANDS_KEPT = 1_000
 """Of so many commands the result can still be read."""
@@ -84,6 +92,9 @@ INSERT_PAYLOADS = "INSERT INTO payloads (seq, salt, content) VALUES"
 DELETE_PAYLOADS = "DELETE FROM payloads WHERE seq IN (SELECT seq FROM payloads WHERE seq <= ? ORDER BY seq LIMIT ?)"
 REPLY = "UPDATE commands SET done = ?, result = ? WHERE id = ?"
 FORGET_COMMANDS = "DELETE FROM commands WHERE done IS NULL OR id <= (SELECT max(id) FROM commands) - ?"
+USED = (
+    "SELECT page_size * (page_count - freelist_count) FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
+)
 LAST_CHECKPOINT = "SELECT max(seq) FROM entries WHERE kind = 'checkpoint' AND call_seq IS NULL"
 LAST_PRUNED = "SELECT max(rest ->> '$.through') FROM entries WHERE kind = 'prune' AND call_seq IS NULL"
 FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= ? ORDER BY at_ns, seq LIMIT 1"
@@ -104,6 +115,8 @@ class Ledger:
     def __init__(self, path: Path, vault: Vault, lock_fd: int, engine: Engine) -> None:
         self.path = path
         self.vault = vault
+        self.room = Room()
+        self._kept_ns = 0
         self._redactor = Redactor(vault.hash_secret)
         self._lock_fd = lock_fd
         self._engine = engine
@@ -139,6 +152,9 @@ class Ledger:
         self._sealed_seq = self._number(LAST_CHECKPOINT)
         self._unsealed_ns = self._number(f"SELECT at_ns FROM entries WHERE seq = {self._sealed_seq + 1}")
         self._prune_through = self._number(LAST_PRUNED)  # goes on where an earlier owner was interrupted
+        self._pruned_seq = self._prune_through
+        self._prune_seq = 0
+        self.room.used_bytes = self._number(schema.USED)
         self._durable_seq, self._durable_head = self._seq, self._head
         self._sent: dict[str, int] = {}
 
@@ -193,6 +209,7 @@ class Ledger:
 
         Raises `LedgerError` when nothing can be recorded any more.
         """
+        self._make_room(entry.at_ns)
         entry = self._redactor.entry(entry)
         seq = self._queue(entry, answer)
         self._unsealed_ns = self._unsealed_ns or entry.at_ns
@@ -217,15 +234,36 @@ class Ledger:
         if self._unsealed_ns and at_ns - self._unsealed_ns >= SEAL_NS:
             self.checkpoint(at_ns)
 
+    def bound(self, bounds: Bounds) -> None:
+        """From now on it may hold this much. Raises `LedgerError` when it cannot be read."""
+        with reading(self._reader, self.path) as connection:
+            self.room.used_bytes = connection.exec_driver_sql(schema.USED).scalar_one()
+        self.room.bounds = bounds
+        self._kept_ns = 0
+
+    def keep_bounds(self, at_ns: int) -> None:
+        """Give up what the bounds say, if it is time."""
+        self._make_room(at_ns)
+        keep_ns = self.room.bounds.keep_ns
+        if keep_ns and not 0 <= at_ns - self._kept_ns < KEEP_NS:
+            self._kept_ns = at_ns
+            self.prune(at_ns, at_ns - keep_ns, BY_AGE)
+
+    def _make_room(self, at_ns: int) -> None:
+        """Give up the oldest payloads, if it is time: when what was given up last is gone, and that was not enough."""
+        if self.room.bounds.max_bytes and not self._prune_through and self._prune_seq <= self._durable_seq:
+            through = self.room.through(self._sealed_seq - 1, self._pruned_seq)
+            if through:
+                self._queue(PruneEntry(at_ns, through, 0, BY_SIZE), None)
+
     def prune(self, at_ns: int, before_ns: int, by: str) -> tuple[int, int]:
         """Give up the payloads of sealed entries older than `before_ns`; recorded, then done bit by bit.
 
         Returns up to which entry there are none from now on, and of how many entries they are given up now.
         """
+        sealed, pruned = max(self._sealed_seq, 1) - 1, self._pruned_seq
         with reading(self._reader, self.path) as connection:
-            sealed = (connection.exec_driver_sql(LAST_CHECKPOINT).scalar() or 1) - 1
             young = connection.exec_driver_sql(FIRST_SINCE, (before_ns,)).scalar() or sealed + 1
-            pruned = connection.exec_driver_sql(LAST_PRUNED).scalar() or 0
         through = min(sealed, young - 1)
         if through <= pruned:
             return pruned, 0
@@ -248,12 +286,19 @@ class Ledger:
                 raise LedgerError(self._failure)
             if self._closing:
                 raise LedgerError(f"the ledger `{self.path}` is closed")
+            if self.room.full and isinstance(entry, DecisionEntry):
+                raise LedgerError(
+                    f"the ledger `{self.path}` has reached its `max_size`: raise that in the rules, or begin a new "
+                    "ledger with `--ledger`"
+                )
             if len(self._pending) >= MAX_PENDING and not isinstance(entry, OutcomeEntry):
                 raise LedgerError(
                     f"the disk of the ledger `{self.path}` is too slow: {MAX_PENDING} entries wait for it"
                 )
             self._seq = seq = self._seq + 1
             self._pending.append((seq, entry, answer))
+            if isinstance(entry, PruneEntry):
+                self._pruned_seq, self._prune_seq = entry.through, seq
             if len(self._pending) == 1:
                 self._changed.notify()
             if answer is not None:
@@ -453,6 +498,7 @@ class Ledger:
                 self._expiry_ns = min(self._expiry_ns, *(until_ns for _, until_ns, _ in answers))
             for reply in replies:
                 self._connection.exec_driver_sql(REPLY, reply)
+            self._measure()
             self._attempted = (batch[-1][0] if batch else self._attempted[0], head)
         self._head, self._prune_through = head, prune_through
         for call_id in ended:
@@ -478,8 +524,14 @@ class Ledger:
             payloads = self._connection.exec_driver_sql(DELETE_PAYLOADS, (self._prune_through, PRUNED_AT_ONCE))
             answers = self._connection.exec_driver_sql(DELETE_ANSWERS, (self._last_ns, EXPIRED_A_BATCH))
             self._expiry_ns = _next_expiry_ns(self._connection)
+            self._measure()
         if not payloads.rowcount and not answers.rowcount:
             self._prune_through = 0
+
+    def _measure(self) -> None:
+        """See how much the file holds, if that is bounded."""
+        if self.room.bounds.max_bytes:
+            self.room.used_bytes = self._number(schema.USED)
 
     def _number(self, sql: str) -> int:
         """The one number that `sql` asks for; 0 for NULL or nothing."""

@@ -133,7 +133,7 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
         ("answered", _answered(call), ""),
         ("stands for", f"{detail.calls} equal calls" if detail.calls > 1 else "", ""),
         ("repeats", detail.replay_of, ""),
-        ("pruned", "what was read and said was given up by `log prune`" if detail.pruned else "", ""),
+        ("pruned", "what was read and said was given up, on record" if detail.pruned else "", ""),
         ("id", f"{call.id}, entry {call.seq}", ""),
         ("fingerprint", detail.fingerprint, "dim"),
         ("rule set", call.ruleset, "dim"),

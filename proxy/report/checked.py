@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from proxy.report.moments import show_size
 from proxy.report.terminal import Style, paint
 from proxy.rulefiles import RuleFiles, RulesBroken
 from rules.problems import Problem
+from rules.units import show_duration
 
 
 def show(found: RuleFiles | RulesBroken, colour: bool) -> list[str]:
@@ -33,6 +35,7 @@ def plain(found: RuleFiles | RulesBroken) -> dict[str, object]:
         "tools": len(ruleset.tools),
         "tests": len(found.loaded.cases),
         "digest": ruleset.digest,
+        "ledger": {"max_bytes": ruleset.ledger.max_bytes, "keep_ns": ruleset.ledger.keep_ns},
     }
 
 
@@ -50,6 +53,11 @@ def _sum(found: RuleFiles | RulesBroken, colour: bool) -> str:
         loaded = found.loaded
         parts = [(loaded.ruleset.rules, "rule"), (loaded.ruleset.tools, "tool"), (loaded.cases, "test")]
         text = f"{counted(len(found.files), 'file')}: {', '.join(counted(len(what), noun) for what, noun in parts)}"
+        bounds = loaded.ruleset.ledger
+        if bounds.max_bytes:
+            text += f", a ledger of at most {show_size(bounds.max_bytes)}"
+        if bounds.keep_ns:
+            text += f", data kept for {show_duration(bounds.keep_ns)}"
         if loaded.warnings:
             style, text = "yellow", f"{text}, {counted(len(loaded.warnings), 'warning')}"
         else:

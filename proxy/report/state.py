@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,13 @@ import msgspec
 
 from proxy.agents import Agents
 from proxy.clock import TOLERATED_NS
+from proxy.ledger.room import Room
 from proxy.owner import owner_of
 from proxy.report.checked import counted
 from proxy.report.moments import SECOND_NS, show_size, show_span
 from proxy.report.terminal import Style, paint, visible
+from rules.ruleset import Bounds
+from rules.units import show_duration
 
 if TYPE_CHECKING:
     from proxy.ledger.query import Status
@@ -61,6 +64,23 @@ def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
     )
 
 
+def _ledger(status: Status) -> Iterator[tuple[str, str, Style]]:
+    """How large the ledger is, and how large it may be."""
+    rules = status.ruleset
+    bounds = Bounds(rules.max_bytes, rules.keep_ns) if rules is not None else Bounds()
+    room = Room(bounds, status.used_bytes)
+    size = show_size(status.size_bytes)
+    if bounds.max_bytes:
+        size = f"{show_size(status.used_bytes)} of at most {show_size(bounds.max_bytes)}"
+    style: Style = "red" if room.full else "yellow" if room.near else ""
+    yield "ledger", f"{status.path}: {size}, {status.entries} entries", style
+    if room.near:
+        what = "it is full, and calls are refused" if room.full else "nothing is left to give up for room"
+        yield "", f"{what}: raise `max_size`, or begin a new ledger", style
+    if bounds.keep_ns:
+        yield "", f"what calls were decided by is kept for {show_duration(bounds.keep_ns)}", "dim"
+
+
 def by_decision(counts: Mapping[str, int]) -> list[str]:
     """How many calls were decided how: `["9 allowed", "1 blocked"]`, without the zeros."""
     return [f"{counts[action]} {word}" for action, word in WORDS.items() if counts.get(action)]
@@ -90,7 +110,7 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
     if status is None:
         lines.append(("ledger", f"{facts.ledger_path}: nothing recorded yet", ""))
     else:
-        lines.append(("ledger", f"{status.path}: {show_size(status.size_bytes)}, {status.entries} entries", ""))
+        lines += _ledger(status)
         total = sum(status.totals.values())
         lines.append(("calls", " · ".join([f"{total} on record", *by_decision(status.totals)]), ""))
         if status.codes:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from proxy.clock import Clock
-from proxy.ledger.entries import LedgerError
+from proxy.ledger.entries import LedgerError, RulesetEntry
 from proxy.rulefiles import read
 from proxy.server import Proxy
 from proxy.settings import SettingsError
@@ -118,31 +118,27 @@ async def test_a_call_that_was_out_when_the_proxy_died_is_unknown_after_a_restar
     assert len(here.upstream.hits) == 1
 
 
+async def rewrite(here: Any, text: str) -> None:
+    """Have the rule file say `text`, and wait until the proxy has read it."""
+    count = here.proxy.reloaded + 1
+    scratch = here.directory / "scratch"
+    scratch.write_text(text)
+    scratch.replace(here.directory / "rules.yaml")
+    async with asyncio.timeout(20):
+        while here.proxy.reloaded < count:
+            await here.proxy.changed.wait()
+
+
 async def test_rules_are_reloaded_and_broken_ones_leave_the_last_good_set_in_force(world: Any) -> None:
     here = await world(RULES, reload=True)
-    file = here.directory / "rules.yaml"
-    good = file.read_text()
-
-    def write(text: str) -> None:
-        scratch = here.directory / "scratch"
-        scratch.write_text(text)
-        scratch.replace(file)
-
-    async def reloaded(count: int) -> None:
-        async with asyncio.timeout(20):
-            while here.proxy.reloaded < count:
-                await here.proxy.changed.wait()
-
+    good = (here.directory / "rules.yaml").read_text()
     async with here.client() as client:
         assert (await client.put("/a")).json()["code"] == "no-allow"
-        write(good + f"  - {{id: put, match: 'PUT {here.origin}/a', allow: true}}\n")
-        await reloaded(1)
+        await rewrite(here, good + f"  - {{id: put, match: 'PUT {here.origin}/a', allow: true}}\n")
         assert (await client.put("/a")).status_code == 200
-        write(good + "  - {id: put, alow: true}\n")
-        await reloaded(2)
+        await rewrite(here, good + "  - {id: put, alow: true}\n")
         assert (await client.put("/a")).status_code == 200
-        write("")
-        await reloaded(3)
+        await rewrite(here, "")
         assert (await client.put("/a")).status_code == 200
     with sqlite3.connect(here.ledger) as ledger:
         kept = [row[0] for row in ledger.execute("select rest ->> '$.problem' from entries where kind = 'ruleset'")]
@@ -313,3 +309,25 @@ async def test_a_ledger_that_was_taken_away_lets_nothing_out(world: Any, moved: 
     assert len(here.upstream.hits) == 1
     with pytest.raises(LedgerError, match="moved or removed"):
         await here.proxy.stop()
+
+
+async def test_a_ledger_at_its_max_size_refuses_calls_until_it_may_be_larger(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = await world(RULES, reload=True)
+    bounded = (here.directory / "rules.yaml").read_text() + "ledger: {max_size: 16MiB}\n"
+    large = RulesetEntry(here.proxy._clock.now_ns(), "d", (), 0, 0, "enforce", problem="x" * (1 << 20))
+    for _ in range(16):
+        here.proxy._ledger.append(large)
+    await here.proxy._ledger.idle()
+    async with here.client() as client:
+        assert (await client.get("/a")).status_code == 200
+        await rewrite(here, bounded)
+        refused = await client.post("/pay", json={"amount": 5})
+        assert (refused.status_code, refused.json()["code"]) == (503, "store-error")
+        assert (await client.get("/b")).json()["code"] == "store-error"
+        assert "has reached its `max_size`: raise that in the rules, or begin a new ledger" in caplog.text
+        await rewrite(here, bounded.replace("16MiB", "32MiB"))
+        assert (await client.post("/pay", json={"amount": 5})).status_code == 200
+        assert (await client.get("/b")).status_code == 200
+    assert [hit.target for hit in here.upstream.hits] == ["/a", "/pay", "/b"]
