@@ -241,6 +241,11 @@ def _print(lines: str | Sequence[str]) -> None:
         click.echo(text)
 
 
+def _print_now(lines: str | Sequence[str]) -> None:
+    _print(lines)
+    sys.stdout.flush()
+
+
 def _print_json(value: object, *, line: bool = False) -> None:
     import msgspec
 
@@ -1074,6 +1079,116 @@ def resolve(given: dict[str, Any], executed: bool | None, note: str, id: str) ->
         call_id = calls.find(reader, id).call.id
     _command(given, "resolve", {"call": call_id, "executed": executed, "note": note})
     _say(f"recorded: {call_id} was {'executed' if executed else 'not executed'}")
+
+
+# --- approvals ---
+
+
+@cli.group(cls=DefaultGroup)
+def approvals() -> None:
+    """Decide calls that wait for a person.
+
+    `borderpost approvals` alone lists them.
+    """
+
+
+@approvals.command("list")
+@shared("ledger")
+@as_json
+@click.pass_obj
+def approvals_list(given: dict[str, Any], json_wanted: bool) -> None:
+    """List what waits for an answer, the oldest first."""
+    from proxy.report import approvals as shown
+
+    with _reader(given) as reader:
+        cards = shown.waiting(reader, time.time_ns())
+    if json_wanted:
+        _print_json([shown.plain(card) for card in cards])
+    elif cards:
+        _print(shown.list_cards(cards, time.time_ns(), *_table_room()))
+        _say("next: `borderpost approvals show ID`, then `allow ID` or `refuse ID --reason TEXT`")
+    else:
+        _say("no call waits for you")
+
+
+@approvals.command("show")
+@shared("ledger")
+@as_json
+@click.argument("id")
+@click.pass_obj
+def approvals_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
+    """Show what would be sent. ID is the ticket, or its beginning."""
+    from proxy.report import approvals as shown
+
+    with _reader(given) as reader:
+        card = shown.find(reader, id, time.time_ns())
+    if json_wanted:
+        _print_json(shown.plain(card))
+    else:
+        _print(shown.show_card(card, time.time_ns(), *_room()))
+
+
+@approvals.command("allow")
+@click.option("--note", default="", metavar="TEXT", help="Why; it is recorded with your name.")
+@shared("ledger", "confdir")
+@click.argument("id")
+@click.pass_obj
+def approvals_allow(given: dict[str, Any], note: str, id: str) -> None:
+    """Let this call pass, once. ID is the ticket, or its beginning.
+
+    \b
+    Example:
+      borderpost approvals allow a_3f
+    """
+    _say(f"allowed {_answer(given, id, True, note)}: the identical call passes, once")
+
+
+@approvals.command("refuse")
+@click.option("--reason", required=True, metavar="TEXT", help="What the agent is told.")
+@shared("ledger", "confdir")
+@click.argument("id")
+@click.pass_obj
+def approvals_refuse(given: dict[str, Any], reason: str, id: str) -> None:
+    """Refuse this call, and tell the agent why. ID is the ticket, or its beginning.
+
+    \b
+    Example:
+      borderpost approvals refuse a_3f --reason "this customer was refunded by hand"
+    """
+    _say(f"refused {_answer(given, id, False, reason)}: the agent is told why")
+
+
+@approvals.command("watch")
+@shared("ledger", "confdir")
+@as_json
+@click.pass_obj
+def approvals_watch(given: dict[str, Any], json_wanted: bool) -> None:
+    """Show each call as it begins to wait, and answer with one key. With --json: only print them, one a line."""
+    from proxy.report import approvals as shown
+    from proxy.report import watch
+
+    with _reader(given) as reader, watch.Keys(sys.stdin) as keys:
+        watch.watch(
+            cards=lambda: shown.waiting(reader, time.time_ns()),
+            answer=lambda card, allowed, note: _answer(given, card, allowed, note),
+            keys=keys,
+            say=_print_now,
+            show=lambda card: shown.show_card(card, time.time_ns(), *_room()),
+            print_json=(lambda card: _print_json(shown.plain(card), line=True)) if json_wanted else None,
+        )
+
+
+def _answer(given: dict[str, Any], id: str, allowed: bool, note: str) -> str:
+    """Give an answer; the whole id of the card that it was given to."""
+    from proxy.report import approvals as shown
+
+    with _reader(given) as reader:
+        card = shown.find(reader, id, time.time_ns()).question.id
+    _command(given, "answer", {"card": card, "allowed": allowed, "note": note})
+    return card
+
+
+# --- asking the owner of the ledger ---
 
 
 def _command(given: dict[str, Any], name: str, data: dict[str, Any]) -> Any:

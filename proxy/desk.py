@@ -17,13 +17,18 @@ from proxy.clock import Clock
 from proxy.confdir import Confdir
 from proxy.gate import Gate
 from proxy.ledger.commands import Command, CommandError, Data, Inbox, submit
+from proxy.ledger.redact import escape
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
+from proxy.osuser import os_user
 from proxy.owner import owner_of
 from proxy.runs import Runs
 from rules.globs import glob_fits
 from rules.halts import Halt
 from rules.load import load
+
+NOTE = 1000
+"""What a person says is cut to so many characters."""
 
 LOOK_S = 0.1
 """How often a proxy looks for commands. It also listens before each decision."""
@@ -148,7 +153,21 @@ def clock(desk: Desk, command: Command) -> Result:
     return {"from_ns": back.from_ns, "to_ns": back.to_ns}
 
 
+def answer(desk: Desk, command: Command) -> Result:
+    """A person says whether a call that is held may pass."""
+    card, allowed, note = (command.data.get(name) for name in ("card", "allowed", "note"))
+    if not isinstance(card, str) or not isinstance(allowed, bool) or not isinstance(note, str):
+        raise CommandError("`answer` needs a card, whether it is allowed, and a note")
+    own_user = command.by == os_user()
+    if not desk.gate.answer(card, allowed, escape(note)[:NOTE], command.by, own_user):
+        raise CommandError(
+            f"`{card}` waits for no answer: it was given, its time is over, or its client has left before"
+        )
+    return {"card": card, "allowed": allowed}
+
+
 HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
+    "answer": answer,
     "checkpoint": checkpoint,
     "clock": clock,
     "halt": halt,
@@ -156,7 +175,7 @@ HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
     "resolve": resolve,
     "resume": resume,
 }
-REMEMBERING = {"resolve", "resume"}
+REMEMBERING = {"answer", "resolve", "resume"}
 """Commands that need the state, which takes a while to gather from a long ledger."""
 
 

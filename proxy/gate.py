@@ -21,7 +21,7 @@ from proxy.ledger.entries import CommandEntry, DecisionEntry, OutcomeEntry, Rule
 from proxy.ledger.snapshot import Snapshots
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.tally import Tally
-from proxy.refusal import Reply, render
+from proxy.refusal import Reply, readable, render
 from proxy.replay import reply as replay_reply
 from proxy.runs import Runs
 from proxy.waiting import Waiter, WaitingRoom
@@ -111,8 +111,11 @@ class Gate:
         self._tally = Tally()
         self._room = WaitingRoom()
         self._unrecorded: list[Admission] = []
+        self._holds = True
         self.look: Callable[[], None] = lambda: None
         """Carries out what people have commanded; called before each decision."""
+        self.ledger_option = ""
+        """What a person has to add to a command to reach this ledger: ` --ledger FILE`, or nothing."""
 
     def remember(self) -> None:
         """Take up what the ledger tells: what held before a restart holds again.
@@ -255,6 +258,10 @@ class Gate:
         now_ns = attempt.now_ns()
         ruleset = self.ruleset
         decision = decide.decide(ruleset, self._state, attempt.call, attempt.call_id, now_ns)
+        if decision.wait is not None and attempt.gone.is_set():  # it asks for nothing, and leaves what it waited for
+            alone = [entry for entry in attempt.waiter.on if self._room.crowd(entry) == 1]
+            left = decide.deserted(self._state, alone, now_ns)
+            decision = msgspec.structs.replace(decision, changes=left)
         if self._may_wait(attempt, decision, now_ns):
             self._begin_to_wait(attempt, decision, ruleset, now_ns)
             return
@@ -264,7 +271,7 @@ class Gate:
     def _may_wait(self, attempt: _Attempt, decision: Decision, now_ns: int) -> bool:
         """Whether the call waits (on) for what `decision` says. While nothing can be recorded, nobody waits."""
         wait = decision.wait
-        if wait is None or attempt.gone.is_set() or self._ledger.failed:
+        if wait is None or attempt.gone.is_set() or self._ledger.failed or not self._holds:
             return False
         new = [entry for entry in wait.on if entry not in attempt.waiter.on]
         if wait.crowd and any(self._room.crowd(entry) >= wait.crowd for entry in new):
@@ -283,6 +290,7 @@ class Gate:
                 attempt.admission = self._unrecordable(begun, attempt.asked, error)
                 return
             decide.apply(self._state, decision.changes)
+            self._tell_people(attempt, decision)
             self._call_for(decision.changes)
         self._room.sit(attempt.waiter, decision.wait.on)
 
@@ -324,8 +332,16 @@ class Gate:
             raise
         if reply is not None:
             self._count(decision)
+            self._tell_people(attempt, decision)
         self._call_for(decision.changes)
         return admission
+
+    def _tell_people(self, attempt: _Attempt, decision: Decision) -> None:
+        """Say on the terminal that a call waits for a person, if it is the first to ask."""
+        if decision.action == "hold" and decision.changes and not attempt.gone.is_set():
+            call, option = attempt.call, self.ledger_option
+            what = readable(f"{call.agent or 'an agent'} asks for {call.method} {call.host}", 300)
+            log.warning("a call waits for you: %s · borderpost approvals show %s%s", what, decision.ticket, option)
 
     def _unrecordable(self, admission: Admission, asked: Asked, error: LedgerError) -> Admission:
         """The refusal of a call whose decision cannot be recorded."""
@@ -483,6 +499,25 @@ class Gate:
         """Record what a person commands, and do it. Those who wait are decided anew."""
         self._ledger.append(entry)
         decide.apply(self._state, entry.changes)
+        self._room.call_all()
+
+    def answer(self, ticket: str, allowed: bool, note: str, by: str, own_user: bool) -> bool:
+        """OS user `by` says whether the call that was held with `ticket` may pass, and why. Recorded.
+
+        `own_user`: that is the user who runs the proxy, and the agent may be the same. False, and nothing recorded,
+        when no such question is open.
+        """
+        now_ns = self.clock.now_ns()
+        changes = decide.said(self._state, ticket, allowed, note, now_ns)
+        if not changes:
+            return False
+        data: dict[str, Plain] = {"card": ticket, "allowed": allowed, "note": note, "own_user": own_user}
+        self._command(CommandEntry(now_ns, "approval", by, data, changes))
+        return True
+
+    def hold_nobody(self) -> None:
+        """The proxy is about to stop: whoever waits is told so now, and what was asked of people stays asked."""
+        self._holds = False
         self._room.call_all()
 
     def set_back_clock(self, note: str, by: str) -> SetBack | None:

@@ -88,6 +88,14 @@ class Stream(HttpStream):
 
     discarded_bytes = 0
 
+    def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Hear of a client that resets its stream while its call waits: nothing else tells, its connection stays."""
+        if self._paused and isinstance(event, RequestProtocolError) and hasattr(self, "flow"):
+            exchange = exchange_of(self.flow)
+            if exchange is not None:
+                exchange.gone.set()
+        return super().handle_event(event)
+
     @expect(RequestHeaders)
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """As mitmproxy's for a regular proxy, but nothing is answered before the call is on record.

@@ -59,6 +59,7 @@ def render(
         advice=decision.next,
         limits=decision.limits,
         first_call=decision.replay_of,
+        ticket=decision.ticket,
         retry_after_ns=decision.retry_after_ns,
         method=method,
         http_version=http_version,
@@ -110,6 +111,7 @@ def _reply(
     advice: tuple[str, ...] = (),
     limits: tuple[Limit, ...] = (),
     first_call: str = "",
+    ticket: str = "",
     retry_after_ns: int = 0,
 ) -> Reply:
     entry = CODES[code]
@@ -149,6 +151,8 @@ def _reply(
         problem["resets_at"] = _utc(now_ns + retry_after_ns)
     if first_call:
         problem["first_call"] = _ascii(first_call)
+    if ticket:
+        problem["ticket"] = ticket
     headers = [
         ("cache-control", "no-store"),
         ("proxy-status", _proxy_status(entry, code, rules)),

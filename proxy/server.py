@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,7 @@ from proxy.addon import Addon
 from proxy.agents import Agents
 from proxy.ca import ensure_ca
 from proxy.clock import TOLERATED_NS, Clock
-from proxy.confdir import Confdir
+from proxy.confdir import Confdir, default_ledger_path
 from proxy.desk import Desk
 from proxy.doorman import Doorman
 from proxy.gate import Gate
@@ -104,6 +105,8 @@ class Proxy:
             self._desk = Desk(self._ledger, self._clock, self._gate)
             undo.callback(self._desk.close)
             self._gate.look = self._desk.listen
+            if settings.ledger != default_ledger_path():
+                self._gate.ledger_option = f" --ledger {shlex.quote(str(settings.ledger))}"
             self._addon = Addon(
                 self._gate,
                 Doorman(settings, agents),
@@ -238,6 +241,7 @@ class Proxy:
             return
         self._stopped = True
         self._master.stop_listening()
+        self._gate.hold_nobody()
         if self._following is not None:
             self._stop_following.set()
             self._following.cancel()

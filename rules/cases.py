@@ -7,7 +7,8 @@
 
 `calls:` instead of `call:` is a sequence in which each call may have its own `expect`. Calls happen one after another,
 from an empty state on. Each that is let out is answered as `answer` says: a status (200), `{status: 200, json: ...}`,
-or `lost` when none came; at once, or when `ends` says.
+or `lost` when none came; at once, or when `ends` says. `approval: allow` (or `refuse`) is what a person says when the
+call is held.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import msgspec
 from rules.call import NO_BODY, Body, Call, Json, Part
 from rules.canonical import canonical_json
 from rules.codes import CODES
-from rules.decide import apply, decide, needs, replayed, settle
+from rules.decide import apply, decide, needs, replayed, said, settle
 from rules.decision import Answer, Decision
 from rules.guards.reading import read_map
 from rules.problems import Mark
@@ -39,8 +40,10 @@ START_NS = timegm((2026, 1, 5, 12, 0, 0)) * SECOND_NS
 """When a case begins unless its first call says `at`: a Monday noon, UTC."""
 
 DECISIONS = ("allow", "deny", "throttle", "replay", "hold")
+APPROVALS = ("allow", "refuse")
 EXECUTED = ("no", "yes", "unknown")
-CALL_KEYS = ("request", "agent", "run", "headers", "query", "json", "form", "multipart", "text", "at", "answer", "ends")
+WIRE_KEYS = ("headers", "query", "json", "form", "multipart", "text")
+CALL_KEYS = ("request", "agent", "run", *WIRE_KEYS, "at", "answer", "ends", "approval")
 EXPECT_KEYS = ("decision", "code", "rule", "tool", "executed", "would")
 PORTS = {"https": 443, "http": 80}
 
@@ -59,7 +62,8 @@ class Expect(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True):
     """One call of a case, when it happens, what answers it, and what is expected.
 
-    `end_ns`: when it is answered; the calls that happen before find it on its way.
+    `end_ns`: when it is answered; the calls that happen before find it on its way. `approval`: what a person says when
+    it is held, `allow` or `refuse`; empty: nothing.
     """
 
     call: Call
@@ -67,6 +71,7 @@ class Step(msgspec.Struct, frozen=True):
     answer: Answer
     expect: Expect | None
     end_ns: int
+    approval: str = ""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -124,6 +129,10 @@ def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
         apply(state, decision.changes)
         if decision.action == "allow":
             insort(out, (step.end_ns, number, step, call, decision), key=lambda each: each[:2])
+        if step.approval and decision.action != "hold":
+            mismatches.append(Mismatch(number, "decision", "hold", decision.action))
+        elif step.approval:
+            apply(state, said(state, decision.ticket, step.approval == "allow", "it is so tested", step.at_ns))
         if step.expect is not None:
             mismatches += _compare(number, step.expect, decision)
     return CaseResult(case.name, tuple(decisions), tuple(mismatches))
@@ -200,7 +209,8 @@ def _step(node: Node, before: Sequence[Step], expects: bool) -> Step:
     end_ns = _moment(entries["ends"], start_ns if before else at_ns) if "ends" in entries else at_ns
     if end_ns < at_ns:
         entries["ends"].fail("test", "`ends` is before the call", "write when its answer comes, such as `+5s`")
-    return Step(call, at_ns, answer, _expect(entries["expect"]) if "expect" in entries else None, end_ns)
+    approval = _word(entries["approval"], "approval", APPROVALS) if "approval" in entries else ""
+    return Step(call, at_ns, answer, _expect(entries["expect"]) if "expect" in entries else None, end_ns, approval)
 
 
 def _call(node: Node, entries: dict[str, Node]) -> Call:

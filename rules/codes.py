@@ -35,6 +35,10 @@ CODES: dict[str, Code] = {
     "duplicate": Code(409, "Duplicate", "never as is", True, "http_request_denied"),
     "duplicate-not-replayable": Code(409, "Duplicate, answer not kept", "never as is", True, "http_request_denied"),
     "outcome-unknown": Code(409, "Outcome of the first attempt unknown", "never as is", True, "http_request_denied"),
+    "approval-required": Code(
+        403, "Approval required", "the identical call, after approval", True, "http_request_denied"
+    ),
+    "approval-refused": Code(403, "Refused by a person", "never as is", True, "http_request_denied"),
     "rate-limited": Code(429, "Rate limited", "yes", False, "http_request_error"),
     "concurrency": Code(429, "Too many at the same time", "yes", False, "http_request_error"),
     "upstream-cooldown": Code(503, "Upstream asked to slow down", "yes", False, "destination_unavailable"),

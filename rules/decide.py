@@ -9,6 +9,7 @@ The stages, always in this order; the first that refuses is the one whose violat
     4  what has to come before it was done (require)
     5  the upstream did not ask for a pause (cooldown)
     6  the call is no duplicate (dedupe)
+    7  a person has approved it (approve)
     8  every quota has room (throttle, concurrency); then all are consumed at once, with the claims
 
 A rule in monitor mode stops nothing and allows nothing: what it would have refused is in `Decision.would`. When the
@@ -32,7 +33,7 @@ from rules.decision import Action, Answer, Change, Decision, Expected, Outcome, 
 from rules.expect import effect, judge
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
-from rules.guards import HOLDING, IMPLICIT, TABLES
+from rules.guards import ASKING, HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
 from rules.guards.history import NO_PAST, past_of
 from rules.halts import Halts
@@ -185,6 +186,21 @@ def told(state: State, changes: Iterable[Change]) -> tuple[str, ...]:
     """The calls whose outcome was unknown and is told by `changes`, which are not applied yet."""
     holding = [(HOLDING[change.guard], change) for change in changes if change.guard in HOLDING]
     return tuple(dict.fromkeys(call for kind, change in holding for call in state.of(kind).told(change)))
+
+
+def said(state: State, question: str, allowed: bool, reason: str, now_ns: int) -> tuple[Change, ...]:
+    """A person has answered the question `question` (a decision's `ticket`). Apply and record the changes.
+
+    Nothing when there is no such question, or it is closed.
+    """
+    tables = [state.of(kind) for kind in ASKING.values()]
+    return tuple(change for table in tables for change in table.said(question, allowed, reason, now_ns))
+
+
+def deserted(state: State, entries: Iterable[tuple[str, str]], now_ns: int) -> tuple[Change, ...]:
+    """The last who waited for these entries, (guard, key), have left. Apply and record the changes."""
+    asking = [(ASKING[guard], key) for guard, key in entries if guard in ASKING]
+    return tuple(change for kind, key in asking for change in state.of(kind).deserted(key, now_ns))
 
 
 def apply(state: State, changes: Iterable[Change]) -> None:
@@ -582,7 +598,7 @@ class _Deciding:
             Violation(rule_id, each.code, each.detail, each.field, each.actual, each.limit) for rule_id, each in refused
         ]
         first = refused[0][1]
-        refusal = self._refusal("throttle" if first.code in PAUSING else "deny", violations, first.detail)
+        refusal = self._refusal(ACTIONS.get(first.code, "deny"), violations, first.detail)
         return msgspec.structs.replace(
             refusal,
             executed=first.executed,
@@ -590,6 +606,7 @@ class _Deciding:
             replay_of=first.replay_of,
             retry_after_ns=max(each.retry_after_ns for _, each in refused),
             limits=tuple(limit for _, each in refused for limit in each.limits),
+            ticket=first.ticket,
         )
 
     def _refusal(
@@ -611,8 +628,11 @@ class _Deciding:
         )
 
 
-PAUSING = frozenset({"rate-limited", "concurrency", "upstream-cooldown", "circuit-open"})
-"""Refusals that time alone mends."""
+ACTIONS: dict[str, Action] = {
+    **dict.fromkeys(("rate-limited", "concurrency", "upstream-cooldown", "circuit-open"), "throttle"),
+    "approval-required": "hold",
+}
+"""Refusals that time alone mends, and those that a person may mend; all others deny."""
 
 _EXECUTED_FIRST = ("unknown", "yes", "no")
 

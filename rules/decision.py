@@ -75,6 +75,7 @@ class Decision(msgspec.Struct, frozen=True):
     `wait`: set when the call may wait for something and be decided again. The decision is then what it gets when it
         waits no longer; its changes take effect as soon as it begins to wait.
     `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
+    `ticket`: the id of the question to a person that a hold, or a person's refusal, is about; else empty.
     `exact_host`: a rule that allows this call, or its tool, names the host literally: private addresses are permitted.
     `send_headers`: (name, value) of headers to set on the request, in place of any that the client sent.
     `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction; and as `send.NAME`
@@ -95,6 +96,7 @@ class Decision(msgspec.Struct, frozen=True):
     wait: Waiting | None = None
     retry_after_ns: int = 0
     limits: tuple[Limit, ...] = ()
+    ticket: str = ""
     exact_host: bool = False
     send_headers: tuple[tuple[str, str], ...] = ()
     facts: dict[str, Plain] = {}

@@ -291,6 +291,12 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
         "by: agent}}]",
     ),
+    "approve": (
+        "`approve: true` has a person decide each of the calls. The long form says what the person reads first "
+        "(`title`), how long a call is held (`hold`), and how long a question waits for its answer (`expires`).",
+        "rules: [{id: large, match: POST https://pay.example.com/**, allow: true, approve: 1h}]",
+        "rules: [{id: large, match: POST https://pay.example.com/**, allow: true, approve: {expires: 1h}}]",
+    ),
     "concurrency": (
         "`concurrency` is how many calls may be on their way at the same time: a whole number, at least 1, or a "
         "mapping with such a `max`.",

@@ -62,7 +62,10 @@ class Pass(msgspec.Struct, frozen=True):
 
 
 class Refuse(msgspec.Struct, frozen=True):
-    """The guard refuses. `code` is a key of `rules.codes.CODES`; `detail` is one or two plain sentences."""
+    """The guard refuses. `code` is a key of `rules.codes.CODES`; `detail` is one or two plain sentences.
+
+    `ticket`: the id of the question to a person that this is about.
+    """
 
     code: str
     detail: str
@@ -74,6 +77,7 @@ class Refuse(msgspec.Struct, frozen=True):
     retry_after_ns: int = 0
     limits: tuple[Limit, ...] = ()
     next: tuple[str, ...] = ()
+    ticket: str = ""
 
 
 class Replay(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rules.cases import CALL_KEYS, DECISIONS, EXECUTED, EXPECT_KEYS
+from rules.cases import APPROVALS, CALL_KEYS, DECISIONS, EXECUTED, EXPECT_KEYS
 from rules.codes import CODES
 from rules.guards import GUARDS
 from rules.params.keywords import KEYWORDS, TYPES
@@ -179,6 +179,7 @@ _CALLS: dict[str, Word] = {
         "What the upstream answers: a status, or one with a JSON body, or lost when no answer came. Default: 200.",
         {"anyOf": [_STATUS, {"const": "lost"}, ref("answer")]},
     ),
+    "approval": Word("What a person says when the call is held. Default: nothing.", {"enum": list(APPROVALS)}),
     "ends": Word("When the answer comes, as for `at`; until then the call is on its way. Default: at once.", TEXT),
 }
 _CALL = {name: _CALLS[name] for name in CALL_KEYS}

@@ -74,6 +74,16 @@ class Holding(Table, Protocol):
         """The calls whose outcome was unknown and is told by `change` of this table, which is not applied yet."""
 
 
+class Asking(Table, Protocol):
+    """A table of questions to people, each of which calls wait for."""
+
+    def said(self, question: str, allowed: bool, reason: str, now_ns: int) -> tuple[Change, ...]:
+        """A person's answer to the question of this id. Nothing when it is not open (any more)."""
+
+    def deserted(self, key: str, now_ns: int) -> tuple[Change, ...]:
+        """The last call that waited for the entry `key` has lost its client."""
+
+
 class State:
     """One table for each guard verb, made on first use."""
 

@@ -149,6 +149,6 @@ RULE: dict[str, Word] = {
 
 LATER: dict[str, frozenset[str]] = {
     "upstream_key": frozenset({"body", "query"}),
-    "rule": frozenset({"approve", "budget", "loop"}),
+    "rule": frozenset({"budget", "loop"}),
 }
 """Words that the language has and this version does not support: refused by name, so that nobody relies on them."""

@@ -52,7 +52,7 @@ class DecisionEntry(msgspec.Struct, frozen=True):
     `path` is without the query; `status` is what we answered, 0 when the call was sent.
     `facts` holds every field that was read. `changes` are folded into the state.
     `ruleset` is the digest. `waited_ns`: how long the call waited for a twin or its turn before this decision.
-    `count`: above 1, this entry stands for that many equal refusals.
+    `count`: above 1, this entry stands for that many equal refusals; 0, the call is held and will be decided again.
     """
 
     at_ns: int

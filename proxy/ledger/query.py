@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.ledger import schema
+from proxy.ledger.asked import Question, questions
 from proxy.ledger.entries import CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
 from proxy.ledger.rows import entry_of
 from rules.decide import apply
@@ -300,6 +301,16 @@ class LedgerReader:
                 raise LedgerError(f"`{call_id}` is not unique ({some}...): give more of the id")
             return _detail(connection, (exact or found)[-1].seq)
 
+    def decided(self, seq: int) -> CallDetail:
+        """The call that was decided in entry `seq`."""
+        with self._connect() as connection:
+            return _detail(connection, seq)
+
+    def questions(self, now_ns: int) -> tuple[Question, ...]:
+        """What people were asked lately, the newest last. `now_ns` is the wall clock."""
+        with self._connect() as connection:
+            return questions(connection, max(now_ns, schema.last_entry(connection)[2]))
+
     def stats(self, by: Grouping = "decision", filters: Filters = ALL) -> tuple[StatsRow, ...]:
         """The calls that fit, counted by group, largest first. Reads every call between `since` and `until`."""
         with self._connect() as connection:
@@ -424,9 +435,12 @@ RUNS = f"""
 type Query = tuple[str, dict[str, Any]]
 
 
-def calls_query(filters: Filters, bounds: tuple[int, int]) -> Query:
-    """SQL for the calls that fit with a seq within `bounds`, newest first, at most `:limit`."""
-    source, where, seq, values = _selection(filters, bounds)
+def calls_query(filters: Filters, bounds: tuple[int, int], *, held: bool = False) -> Query:
+    """SQL for the calls that fit with a seq within `bounds`, newest first, at most `:limit`.
+
+    `held`: also the decisions that did not stand for good, because the call was held by them.
+    """
+    source, where, seq, values = _selection(filters, bounds, held)
     return f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY {seq} DESC LIMIT :limit", values
 
 
@@ -448,7 +462,7 @@ ENDED = "(w.outcome IS NOT NULL OR w.decision <> 'allow')"
 
 def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Query:
     """SQL for the calls that fit with a seq within `bounds`, counted by group; a rule counts where it determined."""
-    source, where, _, values = _selection(filters, bounds)
+    source, where, _, values = _selection(filters, bounds, False)
     key = f"d.{by}"
     if by == "rule":
         key = "g.value"
@@ -475,7 +489,7 @@ def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Quer
     )
 
 
-def _selection(filters: Filters, bounds: tuple[int, int]) -> tuple[str, str, str, dict[str, Any]]:
+def _selection(filters: Filters, bounds: tuple[int, int], held: bool) -> tuple[str, str, str, dict[str, Any]]:
     """FROM, WHERE, what to order by, and values, for the calls `d` that fit, with their last outcome `o`."""
     terms, values = _terms(filters)
     values |= {"low": bounds[0], "high": bounds[1]}
@@ -488,6 +502,8 @@ def _selection(filters: Filters, bounds: tuple[int, int]) -> tuple[str, str, str
         source, seq = "entries s CROSS JOIN entries d ON d.seq = s.call_seq", "s.call_seq"
         terms.append("s.status = :status AND s.seq = coalesce(o.seq, d.seq)")
     where = " AND ".join([f"{seq} >= :low", f"{seq} <= :high", "d.decision IS NOT NULL", *terms])
+    if not held:
+        where += " AND d.calls > 0"
     return f"{source} {WITH_OUTCOME}", where, seq, values
 
 
@@ -559,7 +575,7 @@ def _would_by(rest: dict[str, Any]) -> tuple[str, ...]:
 
 def _detail(connection: Connection, seq: int) -> CallDetail:
     """Everything about the call that was decided in entry `seq`."""
-    sql, values = calls_query(ALL, (seq, seq))
+    sql, values = calls_query(ALL, (seq, seq), held=True)
     call = _call_row(connection.execute(text(sql), {**values, "limit": 1}).one())
     row = connection.execute(text("SELECT * FROM entries WHERE seq = :seq"), {"seq": seq}).one()
     payload: str | None = None

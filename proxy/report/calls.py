@@ -131,6 +131,7 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
         ("at", _local(call.at).isoformat(" ", "milliseconds"), ""),
         ("waited", _latency(detail.waited_ms) if detail.waited_ms >= 1 else "", ""),
         ("answered", _answered(call), ""),
+        ("held", "it was held, and decided again later" if detail.calls == 0 else "", ""),
         ("stands for", f"{detail.calls} equal calls" if detail.calls > 1 else "", ""),
         ("repeats", detail.replay_of, ""),
         ("pruned", "what was read and said was given up, on record" if detail.pruned else "", ""),

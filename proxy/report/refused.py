@@ -73,6 +73,15 @@ MEANINGS: dict[str, str] = {
         "`upstream_key` at the tool: then it is sent again under the first key. Look at the API itself whether it "
         "happened, and say so with `borderpost resolve ID`; `borderpost log show ID` shows the first attempt."
     ),
+    "approval-required": (
+        "A rule says `approve`, and nobody has answered for as long as the call was held. The refusal names a ticket: "
+        "`borderpost approvals` lists what waits for you, `borderpost approvals allow TICKET` says yes. Then the "
+        "identical call passes, once."
+    ),
+    "approval-refused": (
+        "A person said no to this call, with `borderpost approvals refuse`. The agent reads the reason. The answer is "
+        "good for as long as the rule's `expires` says; then the call asks anew."
+    ),
     "rate-limited": (
         "A `throttle` had no room. The refusal says which limit it was and when there is room again; `Retry-After` "
         "says it too when that is within 10 s (many SDKs sleep for as long as it says, in silence). `wait: 10s` under "

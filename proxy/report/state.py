@@ -28,7 +28,7 @@ class Facts(msgspec.Struct, frozen=True):
     """What `status --json` prints. `ledger` is None where nothing was recorded yet.
 
     `pid`, `command` and `listen` are of the running proxy, if there is one. `clock_behind_s`: how far the clock of this
-    computer is behind the last entry.
+    computer is behind the last entry. `questions`: so many calls wait for a person.
     """
 
     running: bool
@@ -40,17 +40,19 @@ class Facts(msgspec.Struct, frozen=True):
     confdir: str
     agents: int
     clock_behind_s: int
+    questions: int
 
 
 def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
     """Look at the ledger, at who owns it, and at the agents. Changes nothing. `wall_ns`: the computer's time."""
     owner = owner_of(ledger)
-    status = None
+    status, asked = None, 0
     if ledger.exists():
         from proxy.ledger.query import LedgerReader
 
         with LedgerReader.open(ledger) as reader:
             status = reader.status()
+            asked = sum(question.state == "asked" for question in reader.questions(wall_ns))
     return Facts(
         running=owner is not None,
         pid=owner.pid if owner else None,
@@ -61,6 +63,7 @@ def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
         confdir=str(confdir),
         agents=len(Agents(confdir).list()),
         clock_behind_s=max(status.last_ns - wall_ns, 0) // SECOND_NS if status else 0,
+        questions=asked,
     )
 
 
@@ -121,6 +124,8 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
         behind = show_span(facts.clock_behind_s * SECOND_NS)
         lines.append(("clock", f"this computer's is {behind} behind the record, so no window passes", "red"))
         lines.append(("", "if it is right: borderpost clock --accept --note TEXT", "dim"))
+    if facts.questions:
+        lines.append(("waiting", f"{counted(facts.questions, 'call')} for your answer: borderpost approvals", "blue"))
     lines.append(("agents", f"{facts.agents} with a token" if facts.agents else "none with a token", ""))
     lines.append(("confdir", facts.confdir, ""))
     return [f"{paint(f'{name:<9}', 'dim', colour)}{paint(visible(text), style, colour)}" for name, text, style in lines]

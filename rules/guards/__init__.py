@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rules.guard import Guard, Implicit
+from rules.guards.approve import Approve
 from rules.guards.breaker import Breaker, Circuits
+from rules.guards.cards import Cards
 from rules.guards.claims import Claims
 from rules.guards.concurrency import Concurrency, Leases
 from rules.guards.cooldown import Cooldown, Cooldowns
@@ -13,11 +15,12 @@ from rules.guards.history import History
 from rules.guards.require import Require
 from rules.guards.throttle import Rows, Throttle
 from rules.halts import Halts
-from rules.state import Holding, Table
+from rules.state import Asking, Holding, Table
 
 GUARDS: dict[str, type[Guard]] = {
     "breaker": Breaker,
     "dedupe": Dedupe,
+    "approve": Approve,
     "concurrency": Concurrency,
     "require": Require,
     "throttle": Throttle,
@@ -29,6 +32,7 @@ IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
 
 TABLES: dict[str, type[Table]] = {
     "dedupe": Claims,
+    "approve": Cards,
     "concurrency": Leases,
     "throttle": Rows,
     "cooldown": Cooldowns,
@@ -38,5 +42,8 @@ TABLES: dict[str, type[Table]] = {
 }
 """Verb in changes -> the table that folds them."""
 
-HOLDING: dict[str, type[Holding]] = {"dedupe": Claims, "concurrency": Leases}
+HOLDING: dict[str, type[Holding]] = {"dedupe": Claims, "approve": Cards, "concurrency": Leases}
 """Verb in changes -> the table, for those of what calls hold until their outcome is known."""
+
+ASKING: dict[str, type[Asking]] = {"approve": Cards}
+"""Verb in changes -> the table, for those of questions to people."""

@@ -251,7 +251,7 @@ def leftovers(here: Any) -> dict[str, int]:
         "live": len(addon._live),
         "agents": len(addon._agents),
         "exact": len(addon._exact),
-        "waiting": len(gate._waiting),
+        "waiting": len(gate._room._waiters),
         "clients": len(master._clients),
         "buffered": BUFFERED_CAP_BYTES - addon._pool._left_bytes,
     }
@@ -689,7 +689,8 @@ async def test_streams_that_queue_for_connections_end_when_their_client_leaves(w
     for number in range(8):
         await client.begin(b"GET", b"/%d" % number, end=True)
     await arrived.wait()
-    await until(lambda: len(here.proxy._gate._waiting) == 8)
+    live = here.proxy._addon._live
+    await until(lambda: sum(one.admission is not None for those in live.values() for one in those) == 8)
     client.tunnel.leave()
     go_on.set()
     await until(lambda: not leftovers(here))

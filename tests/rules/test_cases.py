@@ -20,6 +20,7 @@ rules:
   - {id: note, match: "PUT https://api.example.com/**", allow: true}
   - {id: find, tool: find, allow: true, dedupe: {window: 1h, by: credential}}
   - {id: slow, match: "GET https://api.example.com/**", mode: monitor, throttle: 1/min}
+  - {id: asks, match: "POST https://asks.example.com/**", allow: true, approve: true}
   - {id: no, match: "DELETE https://**", deny: No.}
   - {id: hours, match: "GET https://night.example.com/**", during: {from: "22:00", to: "06:00", zone: UTC}, allow: true}
 """
@@ -84,6 +85,12 @@ tests:
     earlier: [{request: GET https://api.example.com/slow, answer: {status: 429, headers: {Retry-After: 300}}}]
     call: {request: GET https://api.example.com/slow, at: +2m}
     expect: {decision: throttle, code: upstream-cooldown}
+  - name: a person allows it, and the next one is held again
+    calls:
+      - {request: POST https://asks.example.com/, approval: allow, expect: hold}
+      - {request: POST https://asks.example.com/, expect: allow}
+      - {request: POST https://asks.example.com/, approval: refuse, expect: {decision: hold, code: approval-required}}
+      - {request: POST https://asks.example.com/, expect: {decision: deny, code: approval-refused}}
   - name: another secret in the tool's header
     earlier: [{request: POST https://api.example.com/orders, form: {amount: 7}, headers: {X-Key: a}}]
     call: {request: POST https://api.example.com/orders, form: {amount: 7}, headers: {x-key: b}}
@@ -121,6 +128,11 @@ def test_a_case_that_passes(case: Case) -> None:
     result = run_case(CASES.ruleset, case)
     assert result.mismatches == ()
     assert result.passed
+
+
+def test_a_word_on_a_call_that_is_not_held_is_a_failure() -> None:
+    result = run(f"{{name: x, call: {{{GET}, approval: allow}}, expect: allow}}")
+    assert result.mismatches == (Mismatch(1, "decision", "hold", "allow"),)
 
 
 def test_a_case_that_fails_says_what_was_expected_and_what_came() -> None:
@@ -189,6 +201,7 @@ BAD = [
     ("{name: x, call: {$GET, at: '2026-13-05T12Z'}, expect: allow}", "test", "`2026-13-05T12Z` is no moment"),
     ("{name: x, calls: [{$GET}, {$GET, at: '2026-01-05T11:59Z'}]}", "test", "`at` is before the call before it"),
     ("{name: x, calls: [{$GET}, {$GET, at: +5s, ends: +4s}]}", "test", "`ends` is before the call"),
+    ("{name: x, call: {$GET, approval: yes}, expect: hold}", "choice", "`yes` is no value of `approval`"),
     ("{name: x, call: {$GET, answer: 99}, expect: allow}", "test", "`answer` is no status"),
     ("{name: x, call: {$GET, answer: gone}, expect: allow}", "test", "`answer` is no status"),
     ("{name: x, call: {$GET, answer: {status: 99}}, expect: allow}", "test", "`answer` is no status"),

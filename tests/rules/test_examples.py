@@ -18,7 +18,7 @@ PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 
 WAITING: dict[str, list[str]] = {
     "01-coding-agent.yaml": [],
-    "02-support-agent.yaml": ["budget", "approve"],
+    "02-support-agent.yaml": ["budget"],
     "03-research-agent.yaml": [],
     "04-data-agent.yaml": ["budget"],
     "05-mcp-host.yaml": ["loop"],
