@@ -24,6 +24,7 @@ from proxy.ownhost import OwnHost
 from proxy.refusal import Reply, render_failure
 from proxy.wire.answer import read_answer_body
 from proxy.wire.error import WireError
+from proxy.wire.placing import in_form, in_object, in_query
 from proxy.wire.request import (
     Head,
     headers_to_strip,
@@ -34,7 +35,7 @@ from proxy.wire.request import (
 )
 from rules import decide
 from rules.call import UNREAD_BODY, Call
-from rules.decision import Answer
+from rules.decision import Answer, Setting
 
 UPSTREAM_TIMEOUT_S = 600.0
 """How long an upstream may be silent, and how long an exchange goes on after its client has left."""
@@ -148,7 +149,6 @@ class Addon:
             exchange.answer_now = exchange.answer_now or bool(expects and flow.metadata.get("has_body"))
             return
         if exchange.admission is not None:
-            _set_headers(flow.request, exchange.admission.decision.send_headers)
             exchange.refusal = None
 
     async def _decide_on_head(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
@@ -234,6 +234,11 @@ class Addon:
         if exchange.given_up:
             self._settle(flow.client_conn.id, exchange, admission, withdrawn("its client left"), None)
             return exchange.refusal
+        try:
+            _set(flow.request, admission.decision.send)
+        except BaseException:
+            self._settle(flow.client_conn.id, exchange, admission, withdrawn("an error of ours"), None)
+            raise
         exchange.admission = admission
         exchange.exact_host = admission.decision.exact_host
         if exchange.exact_host:
@@ -455,10 +460,19 @@ def _show_failure(response: http.Response, status: int) -> None:
     response.status_code, response.data.reason = status, SHOWN_REASON if not response.is_http2 else b""
 
 
-def _set_headers(request: http.Request, headers: tuple[tuple[str, str], ...]) -> None:
-    """Set what the decision adds to the request, in place of whatever the client sent by these names."""
-    for name, value in headers:
-        request.headers[name.lower() if request.is_http2 else name] = value
+def _set(request: http.Request, settings: tuple[Setting, ...]) -> None:
+    """Set what the decision adds to the request, in place of whatever the client sent there."""
+    for place, name, value in settings:
+        if place == "header":
+            request.headers[name.lower() if request.is_http2 else name] = value
+        elif place == "query":
+            request.data.path = in_query(request.data.path, name, value)
+        else:
+            raw = request.raw_content or b""
+            form = "x-www-form-urlencoded" in request.headers.get("content-type", "").lower()
+            request.raw_content = raw = (in_form if form else in_object)(raw, name, value)
+            if "content-length" in request.headers:
+                request.headers["content-length"] = str(len(raw))
 
 
 def _values(fields: Fields, name: bytes) -> list[str]:

@@ -29,7 +29,7 @@ from rules.applies import Ambiguous, Bindings, Naming, Reading, Target, writes
 from rules.batch import together
 from rules.call import Call
 from rules.canonical import frame
-from rules.decision import Action, Answer, Change, Decision, Expected, Outcome, Violation, Waiting
+from rules.decision import Action, Answer, Change, Decision, Expected, Outcome, Setting, Violation, Waiting
 from rules.expect import effect, judge
 from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
@@ -80,13 +80,14 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
     if not certain:
         may_write.add(writes(None, head.method))
     rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
+    claim = any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards)
     asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
     return Needs(
-        body=any(tool.params for tool in tools)
+        body=any(tool.params or (claim and tool.keyed_in_body) for tool in tools)
         or _needs_body(ruleset, reading, rules, any(may_write))
         or any(each.reads_body for each in asked),
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
-        claim=any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards),
+        claim=claim,
         credential=next((tool.credential for tool in tools if tool.credential), ""),
         answer=any(guard.needs_answer() for rule in rules for guard in rule.guards)
         or any(tool.expect is not None and tool.expect.needs_body for tool in tools)
@@ -460,7 +461,7 @@ class _Deciding:
         if errors:
             return self._refusal("deny", errors, errors[0].detail)
         changes: list[Change] = []
-        send_headers: dict[str, str] = {}
+        send: dict[tuple[str, str], Setting] = {}
         retry_of = ""
         send_at_ns = 0
         for _, stage in groupby(sorted(guards, key=_stage), _stage):
@@ -474,10 +475,10 @@ class _Deciding:
                 if isinstance(verdict, Pass):
                     changes += verdict.changes
                     if not each.monitored:
-                        send_headers.update(verdict.send_headers)
+                        send.update({setting[:2]: setting for setting in verdict.send})
                         retry_of = retry_of or verdict.retry_of
-        for name, value in send_headers.items():
-            self.reading.facts[f"send.{name}"] = value
+        for place, name, value in send.values():
+            self.reading.facts[f"send.{name}" if place == "header" else f"send.{place}.{name}"] = value
         return Decision(
             "allow",
             "",
@@ -488,7 +489,7 @@ class _Deciding:
             send_at_ns=send_at_ns,
             replay_of=retry_of,
             exact_host=self._exact_host(),
-            send_headers=tuple(send_headers.items()),
+            send=tuple(send.values()),
             facts=self.reading.facts,
             changes=tuple(changes),
         )

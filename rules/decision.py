@@ -62,6 +62,10 @@ class Waiting(msgspec.Struct, frozen=True):
     crowd: int = 0
 
 
+type Setting = tuple[Literal["header", "query", "body"], str, str]
+"""A place, a name there, and its value."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """The answer to one call.
 
@@ -77,7 +81,8 @@ class Decision(msgspec.Struct, frozen=True):
     `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
     `ticket`: the id of the question to a person that a hold, or a person's refusal, is about; else empty.
     `exact_host`: a rule that allows this call, or its tool, names the host literally: private addresses are permitted.
-    `send_headers`: (name, value) of headers to set on the request, in place of any that the client sent.
+    `send`: (place, name, value) of what to set on the request, in place of whatever the client sent there: headers,
+        parameters of the query, members of a JSON object or form.
     `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction; and as `send.NAME`
         every header that is set.
     """
@@ -98,7 +103,7 @@ class Decision(msgspec.Struct, frozen=True):
     limits: tuple[Limit, ...] = ()
     ticket: str = ""
     exact_host: bool = False
-    send_headers: tuple[tuple[str, str], ...] = ()
+    send: tuple[Setting, ...] = ()
     facts: dict[str, Plain] = {}
     changes: tuple[Change, ...] = ()
 

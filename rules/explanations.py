@@ -133,8 +133,9 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
     ),
     "upstream-key": (
         "`upstream_key` of a tool names the header by which its API recognises a repetition, such as "
-        "`Idempotency-Key`, or maps `header` to it and `retention` to how long the API remembers. `dedupe` sends a key "
-        "in that header, so it can not be one that holds the credential or that HTTP needs for itself.",
+        "`Idempotency-Key`, or maps `header` (or `query`, or `body`: an outermost field) to it and `retention` to how "
+        "long the API remembers. `dedupe` sends a key there, so it can not be a place that holds the credential or "
+        "that HTTP needs for itself.",
         "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Authorization}}",
         "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Idempotency-Key}}",
     ),

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from rules.call import Call
-from rules.decision import Answer, Change, Executed, Expected, Limit, OutcomeKind
+from rules.decision import Answer, Change, Executed, Expected, Limit, OutcomeKind, Setting
 from rules.fields import Field, Value
 from rules.state import State
 from rules.upstream_key import SentKey, UpstreamKey
@@ -50,13 +50,13 @@ class View(Protocol):
 class Pass(msgspec.Struct, frozen=True):
     """The guard has no objection. `changes` take effect only if the whole call goes out.
 
-    `send_headers` are set on the call in place of any that its client sent. `retry_of`: the call that it tries again;
+    `send` is set on the call in place of what its client sent there. `retry_of`: the call that it tries again;
     `retried`: under whose key.
     """
 
     changes: tuple[Change, ...] = ()
     send_at_ns: int = 0
-    send_headers: tuple[tuple[str, str], ...] = ()
+    send: tuple[Setting, ...] = ()
     retry_of: str = ""
     retried: SentKey | None = None
 

@@ -15,12 +15,12 @@ from rules.ruleset import BODY_CAP_BYTES, DeclaredBody, Effect, Match, Tool
 from rules.shape import Report
 from rules.suggest import listing, suggest
 from rules.units import DURATION_HELP, parse_duration
-from rules.upstream_key import RETENTION_NS, UpstreamKey
+from rules.upstream_key import PLACES, RETENTION_NS, Place, UpstreamKey
 from rules.vocabulary import (
     BODIES,
     EFFECTS,
+    FIELD_NAME,
     HEADER_NAME,
-    LATER,
     MATCH,
     MODES,
     NAME,
@@ -57,7 +57,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     credential = _credential(found["credential"], report) if "credential" in found else ""
     refusal = report.choice(found["refusal"], "`refusal`", REFUSALS) if "refusal" in found else None
     cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
-    upstream_key = _upstream_key(found["upstream_key"], credential, report) if "upstream_key" in found else None
+    upstream_key = _upstream_key(found["upstream_key"], body, credential, report) if "upstream_key" in found else None
     expect = report.attempt(lambda: parse_expect(found["expect"])) if "expect" in found else None
     params = _params(found, matches, body, credential, report) if len(report.problems) == before else None
     if len(report.problems) > before:
@@ -148,30 +148,43 @@ NO_KEYS = frozenset(
 """Headers that mean something else: a key in one of these would break the call, or put its secret on record."""
 
 
-def _upstream_key(node: Node, credential: str, report: Report) -> UpstreamKey | None:
-    """`Idempotency-Key`, or a mapping of `header` and `retention`."""
+KEY_HOLDERS = {"header": "header", "query": "parameter", "body": "field"}
+
+
+def _upstream_key(node: Node, body: str | None, credential: str, report: Report) -> UpstreamKey | None:
+    """`Idempotency-Key`, or a mapping of `header`, `query` or `body`, and `retention`."""
     retention_ns: int | None = RETENTION_NS
+    place: Place = "header"
     if node.kind == "map":
-        found = report.keys(node, "an upstream key", UPSTREAM_KEY, LATER["upstream_key"])
+        found = report.keys(node, "an upstream key", UPSTREAM_KEY)
         if "retention" in found:
             retention_ns = parse_duration(found["retention"].scalar)
             if retention_ns is None:
                 report.add("duration", "`retention` is no duration", found["retention"], DURATION_HELP)
-        if "header" not in found:
-            if not any(str(key.scalar) in LATER["upstream_key"] for key, _ in node.entries):
-                report.add("missing-key", "the upstream key has no `header`", node, "write `header: Idempotency-Key`")
+        places = [each for each in PLACES if each in found]
+        if len(places) != 1:
+            mend = "write one of `header`, `query` and `body`, such as `header: Idempotency-Key`"
+            said = "stands in two places" if places else "has no `header`, `query` or `body`"
+            report.add("upstream-key" if places else "missing-key", f"the upstream key {said}", node, mend)
             return None
-        node = found["header"]
+        (place,) = places
+        node = found[place]
     name = report.text(node, "`upstream_key`")
     if name is None or retention_ns is None:
         return None
-    if not re.fullmatch(HEADER_NAME, name):
+    if place == "header" and not re.fullmatch(HEADER_NAME, name):
         mend = "write the name alone, such as `upstream_key: Idempotency-Key`"
         report.add("upstream-key", f"`{name}` is not the name of a header", node, mend)
-    elif name.lower() in NO_KEYS or f"header.{name}".lower() == credential.lower():
-        mend = "name the header that the API's documentation gives for idempotency keys"
+    elif place != "header" and not re.fullmatch(FIELD_NAME, name):
+        mend = "write the name alone, such as `idempotency_key`: the field has to be an outermost one"
+        report.add("upstream-key", f"`{name}` is not the name of a field", node, mend)
+    elif name.lower() in NO_KEYS or f"{place}.{name}".lower() == credential.lower():
+        mend = f"name the {KEY_HOLDERS[place]} that the API's documentation gives for idempotency keys"
         report.add("upstream-key", f"`{name}` has another meaning, so it can not hold a key", node, mend)
-    return UpstreamKey(name, retention_ns)
+    elif place == "body" and body not in (None, "json", "form"):
+        mend = "say `body: json` or `body: form` for the tool, or where else the key stands"
+        report.add("upstream-key", f"the tool says `body: {body}`, which has no field for a key", node, mend)
+    return UpstreamKey(name, retention_ns, place)
 
 
 def _params(

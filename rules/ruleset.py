@@ -54,7 +54,7 @@ class Tool(msgspec.Struct, frozen=True):
 
     `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
     `refusal`: the dialect that its clients want refusals in; empty where the call tells.
-    `upstream_key`: the header by which the API itself knows a repetition, or None.
+    `upstream_key`: the field by which the API itself knows a repetition, or None.
     `expect`: what an answer is that means success, or None. `params`: what its calls may say, or None where that is
     left open. `source`: "file:line" for messages.
     """
@@ -70,6 +70,11 @@ class Tool(msgspec.Struct, frozen=True):
     expect: Expect | None = None
     params: Contract | None = None
     source: str = ""
+
+    @property
+    def keyed_in_body(self) -> bool:
+        """Whether its upstream key has to be put into the body."""
+        return self.upstream_key is not None and self.upstream_key.place == "body"
 
 
 class Selector(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from rules.cases import APPROVALS, CALL_KEYS, DECISIONS, EXECUTED, EXPECT_KEYS
 from rules.codes import CODES
 from rules.guards import GUARDS
 from rules.params.keywords import KEYWORDS, TYPES
+from rules.upstream_key import PLACES
 from rules.vocabulary import (
     FILE,
     LEDGER,
@@ -45,7 +46,10 @@ def schema() -> Schema:
             "pattern": _PATTERN,
             "match": _mapping("A pattern, and a condition that its calls meet.", MATCH, required=["request"]),
             "tool": {"anyOf": [ref("pattern"), {"type": "array", "items": _MATCH, "minItems": 1}, tool]},
-            "upstream_key": _mapping("How the API itself knows a repetition.", UPSTREAM_KEY, required=["header"]),
+            "upstream_key": {
+                **_mapping("How the API itself knows a repetition.", UPSTREAM_KEY),
+                "oneOf": [{"required": [place]} for place in PLACES],
+            },
             "success": _SUCCESS,
             "parameter": {"anyOf": [_TYPE, _ENUM, _mapping("What a parameter may be.", KEYWORDS)]},
             "ledger": {**_mapping("How much the ledger may hold.", LEDGER), "minProperties": 1},

@@ -30,6 +30,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 """Ids of rules and names of tools: they stand in refusals, headers and the ledger."""
 
 HEADER_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+FIELD_NAME = r"[A-Za-z0-9_$@-]{1,64}"
 SIZE = r"([1-9][0-9]{0,11})(B|kB|KB|KiB|MB|MiB|GB|GiB)"
 
 
@@ -44,6 +45,7 @@ def one_or_list(item: Schema) -> Schema:
 TEXT: Schema = {"type": "string", "minLength": 1}
 TEXTS = one_or_list(TEXT)
 MATCHES = one_or_list({"anyOf": [ref("pattern"), ref("match")]})
+KEY_FIELD: Schema = {"type": "string", "pattern": f"^{FIELD_NAME}$"}
 HEADER: Schema = {"type": "string", "pattern": f"^{HEADER_NAME}$"}
 DURATION: Schema = {"type": "string", "pattern": "^[0-9]+(ms|s|m|min|h|d)$"}
 MODE: Schema = {"enum": list(MODES)}
@@ -76,7 +78,8 @@ TOOL: dict[str, Word] = {
         {"enum": list(REFUSALS)},
     ),
     "upstream_key": Word(
-        "The header by which the API itself knows a repetition, such as Idempotency-Key. `dedupe` sends a key in it.",
+        "The header (or field) by which the API itself knows a repetition, such as Idempotency-Key. `dedupe` sends a "
+        "key in it.",
         {"anyOf": [HEADER, ref("upstream_key")]},
     ),
     "expect": Word(
@@ -107,6 +110,8 @@ LEDGER: dict[str, Word] = {
 
 UPSTREAM_KEY: dict[str, Word] = {
     "header": Word("The header that holds the key.", HEADER),
+    "query": Word("The parameter of the query that holds the key.", KEY_FIELD),
+    "body": Word("The member of the JSON object or form that holds the key.", KEY_FIELD),
     "retention": Word("How long the API remembers a key, such as 24h. Default: 24h.", DURATION),
 }
 
@@ -148,7 +153,6 @@ RULE: dict[str, Word] = {
 }
 
 LATER: dict[str, frozenset[str]] = {
-    "upstream_key": frozenset({"body", "query"}),
     "rule": frozenset({"budget", "loop"}),
 }
 """Words that the language has and this version does not support: refused by name, so that nobody relies on them."""

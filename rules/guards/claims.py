@@ -18,7 +18,7 @@ import msgspec
 from rules.decision import Answer, Change, OutcomeKind
 from rules.state import Due, SetBack
 from rules.units import SECOND_NS
-from rules.upstream_key import SentKey
+from rules.upstream_key import PLACES, SentKey
 
 STEPS: dict[tuple[str, str], str] = {
     ("free", "claim"): "claimed",
@@ -241,5 +241,11 @@ def _made(data: dict[str, Any]) -> Claim:
         tuple(data["client_keys"]),
         data["path"],
         data["until"],
-        SentKey(key["header"], key["value"], key["since_ns"]) if key else None,
+        _sent(key) if key else None,
     )
+
+
+def _sent(key: dict[str, Any]) -> SentKey:
+    """A key as a step of its claim has it: its name stands under its place."""
+    place = next(place for place in PLACES if place in key)
+    return SentKey(key[place], key["value"], key["since_ns"], place)

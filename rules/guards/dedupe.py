@@ -29,7 +29,7 @@ from rules.guards.reading import (
 from rules.state import State
 from rules.suggest import listing, suggest
 from rules.units import SECOND_NS
-from rules.upstream_key import SentKey, first_key
+from rules.upstream_key import SentKey, first_key, obstacle, sent_values
 from rules.wording import IN_FLIGHT
 from rules.yamltree import Node
 
@@ -180,15 +180,23 @@ class Dedupe(msgspec.Struct, frozen=True):
         if not self.claims(call.method, view.writes):
             return Pass()
         by = [(field.text, view.read(field)) for field in self.by]
-        identity = fingerprint(call, by, self._key_values(view), self.ignore)
+        where = view.upstream_key
+        inside = (where.field,) if where is not None and where.place != "header" else ()
+        identity = fingerprint(call, by, self._key_values(view), self.ignore + inside)
         view.note(f"fingerprint.{self.rule}", identity)
         key = view.key(b"dedupe", self.rule.encode(), identity.encode())
         claims = state.of(Claims)
         view.own.append(key)
         client_keys: list[str] = []
-        for name, value in call.headers:
-            if name in CLIENT_KEY_HEADERS and value:
-                who = [text.encode() for text in (self.rule, call.agent, call.credential, call.host, name)]
+        names = [(f"header.{name}", value) for name, value in call.headers if name in CLIENT_KEY_HEADERS]
+        if where is not None and where.place != "header":
+            names += [(where.field.text, value) for value in sent_values(where, call) if isinstance(value, str)]
+        for name, value in names:
+            if value:
+                who = [
+                    text.encode()
+                    for text in (self.rule, call.agent, call.credential, call.host, name.removeprefix("header."))
+                ]
                 client_key = view.key(b"client-key", *who, text_bytes(value))
                 client_keys.append(client_key)
                 held = claims.by_client_key.get(client_key)
@@ -207,13 +215,16 @@ class Dedupe(msgspec.Struct, frozen=True):
             "path": path_key(call) if call.method in PATH_METHODS else "",
             "until": until_key(self.until, [each for each in by if each[0] in SCOPES]) if self.until else "",
         }
-        if view.upstream_key is None:
+        if where is None:
             return Pass((Change(self.verb, self.rule, key, "claim", data),))
-        sent = view.retried or first_key(view.upstream_key, call, view.call_id, now_ns)
+        sent = view.retried or first_key(where, call, view.call_id, now_ns)
         if sent is None:
             return Pass((Change(self.verb, self.rule, key, "claim", data),))
+        why_not = obstacle(sent, call)
+        if why_not:
+            return self._cannot_carry(sent, why_not)
         data["upstream_key"] = _recorded(sent)
-        return Pass((Change(self.verb, self.rule, key, "claim", data),), send_headers=((sent.header, sent.value),))
+        return Pass((Change(self.verb, self.rule, key, "claim", data),), send=(sent.setting,))
 
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
         changes: list[Change] = []
@@ -281,8 +292,11 @@ class Dedupe(msgspec.Struct, frozen=True):
             change = Change(self.verb, self.rule, key, "retry", data)
             if sent is None:
                 return Pass((change,), retry_of=claim.call)
+            why_not = obstacle(sent, view.call)
+            if why_not:
+                return self._cannot_carry(sent, why_not)
             data["upstream_key"] = _recorded(sent)
-            return Pass((change,), send_headers=((sent.header, sent.value),), retry_of=claim.call, retried=sent)
+            return Pass((change,), send=(sent.setting,), retry_of=claim.call, retried=sent)
         if self.unknown_after_ns and now_ns >= claim.since_ns + self.unknown_after_ns:
             return None
         return Refuse(
@@ -293,12 +307,23 @@ class Dedupe(msgspec.Struct, frozen=True):
             next=("Read back whether the first attempt took effect.", "If you cannot tell, ask a person."),
         )
 
-    def _key_reused(self, header: str) -> Refuse:
+    def _key_reused(self, field: str) -> Refuse:
+        name = field.removeprefix("header.")
         return Refuse(
             "key-reused",
-            f"The value of `{header}` was already used for another call. Nothing was executed.",
-            field=f"header.{header}",
-            next=(f"Use a new `{header}` for a new call, or repeat the first one unchanged.",),
+            f"The value of `{name}` was already used for another call. Nothing was executed.",
+            field=field,
+            next=(f"Use a new `{name}` for a new call, or repeat the first one unchanged.",),
+        )
+
+    def _cannot_carry(self, key: SentKey, why_not: str) -> Refuse:
+        """Without its key the call could not be tried again, should its outcome be unknown."""
+        return Refuse(
+            "parameters-invalid",
+            f"The API tells repetitions by `{key.field}`, which cannot be put into this call: {why_not}. "
+            "Nothing was executed.",
+            field=key.field.text,
+            next=("Send the call as a plain JSON object or form, or with a key of its own there.",),
         )
 
 
@@ -315,7 +340,7 @@ def _in_flight(claim: Claim) -> Refuse:
 
 def _recorded(key: SentKey) -> Plain:
     """`key` as its step of the claim is written. It is no secret: it names an act, and grants nothing."""
-    return {"header": key.header, "value": key.value, "since_ns": key.since_ns}
+    return {key.place: key.name, "value": key.value, "since_ns": key.since_ns}
 
 
 def _read_choice(node: Node, what: str, words: tuple[str, ...]) -> str:

@@ -31,7 +31,7 @@ def world_of(*dedupes: str, tool: str = "[pay, say]") -> World:
 
 def sent(decision: Decision) -> str:
     assert decision.action == "allow"
-    return "".join(value for _, value in decision.send_headers)
+    return "".join(value for _, _, value in decision.send)
 
 
 def own(key: str, **given: Any) -> Any:
@@ -161,7 +161,7 @@ def test_a_first_call_that_meets_a_conflict_may_have_company_on_its_way() -> Non
 
 def test_what_has_no_claim_is_told_by_its_answer_alone() -> None:
     world = World(f"{TOOLS}rules: [{{id: pay, tool: pay, allow: true}}]")
-    assert world.ask(PAY).send_headers == ()
+    assert world.ask(PAY).send == ()
     assert world.end(answered(409)).kind == "not_executed"
 
 
@@ -361,7 +361,7 @@ def test_an_empty_key_is_none() -> None:
 
 def test_the_key_is_on_record_with_the_claim_before_the_call_leaves() -> None:
     decision = world_of("24h").ask(PAY)
-    ((name, value),) = decision.send_headers
+    ((_, name, value),) = decision.send
     (claim,) = of_guards(decision.changes)
     assert claim.op == "claim"
     assert claim.data["upstream_key"] == {"header": "Idempotency-Key", "value": value, "since_ns": START}
@@ -418,7 +418,7 @@ def test_watching_sends_no_key() -> None:
         world = World(ruleset)
         for end in (LOST, OK):
             decision = world.ask(PAY)
-            assert (decision.action, decision.send_headers, decision.would) == ("allow", (), ())
+            assert (decision.action, decision.send, decision.would) == ("allow", (), ())
             world.end(end)
         assert [each.code for each in world.ask(PAY).would] == ["duplicate"]
 

@@ -54,7 +54,7 @@ def changed(**given: Any) -> Any:
 
 def sent_key(decision: Decision) -> str:
     """The one upstream key that a call goes out under."""
-    ((_, value),) = decision.send_headers
+    ((_, _, value),) = decision.send
     return value
 
 
@@ -185,8 +185,8 @@ def s17(world: World) -> None:
     world.end(answered(500))
     again = world.ask(changed(**header("idempotency-key", "fresh")), at=60)
     assert (again.action, again.rules, again.replay_of) == ("allow", ("order",), "call-1")
-    assert again.send_headers == (("Idempotency-Key", key),)
-    assert world.ask(changed(agent="bob")).send_headers != again.send_headers, "each claim has a key of its own"
+    assert again.send == (("header", "Idempotency-Key", key),)
+    assert world.ask(changed(agent="bob")).send != again.send, "each claim has a key of its own"
 
 
 def s18(world: World) -> None:

@@ -111,8 +111,8 @@ class Once(RuleBasedStateMachine):
             return
         call_id = f"call-{self.world.calls}"
         claim = self._claim(call_id, decision)
-        sent = dict(decision.send_headers).get("X-Key", own)
-        assert bool(decision.send_headers) is self.knows_keys
+        sent = {name: value for _, name, value in decision.send}.get("X-Key", own)
+        assert bool(decision.send) is self.knows_keys
         effect = Effect(act, claim, self.claimed_ns[claim])
         self.requests[claim] = self.requests.get(claim, 0) + (fate[0] != "leaves not")
         self.answers[call_id] = self.upstream.take(effect, sent, fate, again, self.world.at_ns)

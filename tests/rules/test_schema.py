@@ -71,6 +71,8 @@ GOOD = [
     "rules: [{id: a, tool: x, dedupe: {on_unknown: block, unknown_after: 30m}}]",
     "tools: {a: {match: POST https://a.example/, upstream_key: {header: X-Key, retention: 30d}}}\nrules: []",
     "tools: {a: {match: POST https://a.example/, upstream_key: Idempotency-Key}}\nrules: []",
+    "tools: {a: {match: POST https://a.example/, upstream_key: {body: requestId}}}\nrules: []",
+    "tools: {a: {match: POST https://a.example/, upstream_key: {query: requestId, retention: 1h}}}\nrules: []",
     "rules: [{id: a, tool: x, unless: {during: {days: [mon, wed-fri], zone: UTC}}, deny: true}]",
     "rules: [{id: a, tool: x, where: {any: [{body.a: 1.5}, {not: {'body[\"b c\"]': {eq: null}}}]}, throttle: 5/s}]",
     "rules: [{id: a, tool: x, where: {header.x: {cidr: [10.0.0.0/8]}, agent: b}, deny: true, mode: monitor}]",
