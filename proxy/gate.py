@@ -24,6 +24,7 @@ from proxy.ledger.tally import Tally
 from proxy.refusal import Reply, readable, render
 from proxy.replay import reply as replay_reply
 from proxy.runs import Runs
+from proxy.unrecorded import Unrecorded
 from proxy.waiting import Waiter, WaitingRoom
 from proxy.wire.answer import read_answer_body
 from proxy.wire.request import WireError
@@ -44,7 +45,7 @@ class Admission(msgspec.Struct, frozen=True):
     """What the gate says of one call. It may be sent if and only if `reply` is None.
 
     `ruleset` is the one it was decided under; `at_ns` is when. `sent_ns` is when it was let out, 0 if it was not.
-    `times_set_back`: the clock had been set back so often when it was decided.
+    `times_set_back`: the clock had been set back so often when it was decided. `unrecorded`: it is not on record.
     """
 
     call_id: str
@@ -55,6 +56,7 @@ class Admission(msgspec.Struct, frozen=True):
     sent_ns: int
     reply: Reply | None
     times_set_back: int = 0
+    unrecorded: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -110,7 +112,8 @@ class Gate:
         self.snapshots = Snapshots(ledger)
         self._tally = Tally()
         self._room = WaitingRoom()
-        self._unrecorded: list[Admission] = []
+        self._lost: list[Admission] = []
+        self.unrecorded = Unrecorded()
         self._holds = True
         self.look: Callable[[], None] = lambda: None
         """Carries out what people have commanded; called before each decision."""
@@ -163,10 +166,11 @@ class Gate:
             if unsettled.pop(outcome.id, None) is not None or outcome.id not in lost:
                 decide.apply(self._state, outcome.changes)
                 self._conclude(outcome, stored)
-        for admission in self._unrecorded:  # those whose decision has reached the disk, though its commit failed
+        for admission in self._lost:  # those whose decision has reached the disk, though its commit failed
             if admission.call_id in unsettled:
                 self.settle(admission, withdrawn("its decision seemed not to be recorded"))
-        self._unrecorded.clear()
+        self._lost.clear()
+        self.tell_unrecorded(by)
         self._room.call_all()
         return True
 
@@ -212,7 +216,7 @@ class Gate:
                 return await self._take_turn(admission, asked, gone)
             return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
         except LedgerError as error:
-            self._unrecorded.append(admission)
+            self._lost.append(admission)
             self._room.call_all()
             return self._unrecordable(admission, asked, error)
         except BaseException:
@@ -325,7 +329,10 @@ class Gate:
             attempt.seq = self._record(_entry(admission, now_ns - attempt.arrived_ns))
             decide.apply(self._state, decision.changes)
         except LedgerError as error:
-            return self._unrecordable(admission, asked, error)
+            if not decision.unrecorded:
+                return self._unrecordable(admission, asked, error)
+            self._let_out_unrecorded(admission, error)
+            return msgspec.structs.replace(admission, unrecorded=True)
         except BaseException:
             if reply is None:
                 self.settle(admission, withdrawn("an error of ours"))
@@ -342,6 +349,29 @@ class Gate:
             call, option = attempt.call, self.ledger_option
             what = readable(f"{call.agent or 'an agent'} asks for {call.method} {call.host}", 300)
             log.warning("a call waits for you: %s · borderpost approvals show %s%s", what, decision.ticket, option)
+
+    def _let_out_unrecorded(self, admission: Admission, error: LedgerError) -> None:
+        """A rule says that this call, which only reads, may go out though it cannot be recorded: count it."""
+        if not self.unrecorded.owed:
+            log.error("calls that only read are let out without a record, as a rule says: %s", error)
+        self.unrecorded.add(admission.call, admission.decision, admission.at_ns)
+        decide.apply(self._state, admission.decision.changes)
+
+    def tell_unrecorded(self, by: str) -> None:
+        """Put on record how many calls were let out without one, if that is possible now. The proxy is run by `by`.
+
+        While it is not, say so.
+        """
+        owed = self.unrecorded.owed
+        if not owed:
+            return
+        if self._ledger.failed or self._ledger.room.full:
+            log.error("%d calls went out without a record so far, since nothing can be recorded", owed)
+            return
+        while (entry := self.unrecorded.take(self.clock.now_ns(), by)) is not None:
+            self._ledger.append(entry)
+            decide.apply(self._state, entry.changes)
+        log.warning("%d calls went out without a record; that is on record now", owed)
 
     def _unrecordable(self, admission: Admission, asked: Asked, error: LedgerError) -> Admission:
         """The refusal of a call whose decision cannot be recorded."""
@@ -427,6 +457,8 @@ class Gate:
                 log.exception("an outcome is unknown, because of an error of ours")
                 claims = decide.abandon(self._state, now_ns)
                 outcome = Outcome("unknown", tuple(one for one in claims if one.data["call"] == admission.call_id))
+            if admission.unrecorded:
+                return outcome.show_as if held else 0
             changes = outcome.changes
             decide.apply(self._state, changes)
             shown_as = outcome.show_as if held else 0

@@ -57,7 +57,8 @@ async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say:
     ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
     unseen = "" if proxy.counts or settings.isolated else " (a client that ignores HTTPS_PROXY goes round the proxy)"
     held = f" · {counted(attempts, 'attempt')} to go round the proxy failed" if attempts else ""
-    say(f"{summary(proxy.counts, proxy.unanswered)}{held}{unseen} · log: borderpost log --run {settings.run}{ledger}")
+    told = summary(proxy.counts, proxy.unanswered, proxy.unrecorded)
+    say(f"{told}{held}{unseen} · log: borderpost log --run {settings.run}{ledger}")
     return code
 
 
@@ -92,13 +93,14 @@ async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
             say(how_to_reach(msgspec.structs.replace(settings, listen_port=port)))
             await stop.wait()
             say("stopping: calls in flight may end")
-    say(summary(proxy.counts, proxy.unanswered))
+    say(summary(proxy.counts, proxy.unanswered, proxy.unrecorded))
 
 
-def summary(counts: Mapping[str, int], unanswered: int = 0) -> str:
+def summary(counts: Mapping[str, int], unanswered: int = 0, unrecorded: int = 0) -> str:
     """What became of the calls, in one line: `12 calls · 9 allowed · 2 replayed · 1 blocked · 1 got no answer`."""
     total = sum(counts.values())
     failed = [f"{unanswered} got no answer"] if unanswered else []
+    failed += [f"{unrecorded} went out without a record"] if unrecorded else []
     return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *by_decision(counts), *failed])
 
 

@@ -151,6 +151,7 @@ class Proxy:
                 partial(self._ledger.checkpoint_if_due, now_ns),
                 partial(self._ledger.keep_bounds, now_ns),
                 self._gate.flush,
+                partial(self._gate.tell_unrecorded, os_user()),
             ):
                 try:
                     act()
@@ -231,6 +232,11 @@ class Proxy:
         return self._gate.unanswered
 
     @property
+    def unrecorded(self) -> int:
+        """How many calls went out without a record, since nothing could be recorded and a rule lets them."""
+        return self._gate.unrecorded.total
+
+    @property
     def probes(self) -> dict[str, Seen]:
         """How far clients came with the hosts of probes, by host."""
         return dict(self._own_host.probes)
@@ -254,6 +260,7 @@ class Proxy:
         self._desk.close()
         try:
             self._gate.flush(everything=True)
+            self._gate.tell_unrecorded(os_user())
             end: dict[str, Plain] = {} if self._enclosure is None else {"direct_attempts": self._enclosure.attempts()}
             self._ledger.append(CommandEntry(self._clock.now_ns(), "shutdown", os_user(), end))
             await self._ledger.durable(self._ledger.checkpoint(self._clock.now_ns()))

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import groupby
+from typing import Any, cast
 
 import msgspec
 
@@ -35,7 +36,7 @@ from rules.fields import ConditionError, Field, Value
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
 from rules.guards import ASKING, HOLDING, IMPLICIT, TABLES
 from rules.guards.claims import outcome_of
-from rules.guards.history import NO_PAST, past_of
+from rules.guards.history import NO_PAST, History, past_of
 from rules.halts import Halts
 from rules.index import Hit
 from rules.params import check as parameters
@@ -312,7 +313,19 @@ class _Deciding:
         if decision.action not in ("allow", "replay"):
             return decision
         changes = let_out(self.reading, self.state, self.call_id)
-        return msgspec.structs.replace(decision, changes=decision.changes + changes) if changes else decision
+        if changes:
+            decision = msgspec.structs.replace(decision, changes=decision.changes + changes)
+        return msgspec.structs.replace(decision, unrecorded=True) if self._may_go_unrecorded(decision) else decision
+
+    def _may_go_unrecorded(self, decision: Decision) -> bool:
+        """Whether a rule lets the call out though it cannot be recorded: it only reads, and nothing counts it. That it
+        was made may be forgotten then, unless a rule asks for that."""
+        if not self.ruleset.unrecorded or self.naming.writes or decision.action != "allow":
+            return False
+        return not self.ruleset.unrecorded.isdisjoint(self.allowing) and all(
+            change.guard == History.verb and self.ruleset.asked_after.isdisjoint(cast(Any, change.data["tools"]))
+            for change in decision.changes
+        )
 
     # -- stages 0 to 2
 

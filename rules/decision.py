@@ -81,6 +81,8 @@ class Decision(msgspec.Struct, frozen=True):
     `retry_after_ns`: when trying again can succeed, from now; 0 where it can not, or is not known.
     `ticket`: the id of the question to a person that a hold, or a person's refusal, is about; else empty.
     `exact_host`: a rule that allows this call, or its tool, names the host literally: private addresses are permitted.
+    `unrecorded`: for an allow of a call that only reads, and that nothing counts: it may go out though it can not be
+        recorded.
     `send`: (place, name, value) of what to set on the request, in place of whatever the client sent there: headers,
         parameters of the query, members of a JSON object or form.
     `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction; and as `send.NAME`
@@ -106,6 +108,7 @@ class Decision(msgspec.Struct, frozen=True):
     send: tuple[Setting, ...] = ()
     facts: dict[str, Plain] = {}
     changes: tuple[Change, ...] = ()
+    unrecorded: bool = False
 
 
 type OutcomeKind = Literal["done", "not_executed", "unknown"]

@@ -193,6 +193,15 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "# a.yaml\nmode: enforce\n# b.yaml\nmode: monitor",
         "# a.yaml\nmode: enforce\n# b.yaml\nrules: []",
     ),
+    "unrecorded": (
+        "`unrecorded: allow` lets calls out while nothing can be recorded, for instance because the disk is full. That "
+        "is for reads only, which have no effect, and for what no guard counts: claims, quotas and the like are "
+        "nothing but what is on record.",
+        "tools: {order: POST https://shop.example.com/orders}\n"
+        "rules: [{id: order, tool: order, allow: true, unrecorded: allow}]",
+        "tools: {order.read: GET https://shop.example.com/orders}\n"
+        "rules: [{id: look, tool: order.read, allow: true, unrecorded: allow}]",
+    ),
     "conflicting-bounds": (
         "Two files say different bounds for the ledger. There is one ledger, and the order of files never matters, so "
         "neither wins.",

@@ -40,6 +40,7 @@ def read_rule(node: Node, known: KnownTools, report: Report) -> Rule | None:
         _check_until(guard, found, known, report)
     guards = [_asking(guard, found, known, report) if isinstance(guard, AsksEarlier) else guard for guard in guards]
     _check_verbs(node, found, rule_id, report)
+    _check_unrecorded(found, select, known, report)
     if len(report.problems) > before:
         return None
     rule = Rule(
@@ -51,6 +52,7 @@ def read_rule(node: Node, known: KnownTools, report: Report) -> Rule | None:
         guards=tuple(sorted((guard for guard in guards if guard), key=lambda guard: (guard.stage, guard.verb))),
         mode=cast(Mode, mode),
         source=f"{node.mark.file}:{node.mark.line}",
+        unrecorded="unrecorded" in found,
     )
     _check_path_names(rule, found, known, report)
     return rule if len(report.problems) == before else None
@@ -134,6 +136,24 @@ def _check_verbs(node: Node, found: dict[str, Node], rule_id: str, report: Repor
     if "allow" in found and not {"tool", "match"} & written:
         mend = "add `tool` or `match`: a deny or a guard may cover every call, an allow says which"
         report.add("allow-without-target", "the rule allows, but does not say what", found["allow"], mend)
+
+
+def _check_unrecorded(found: dict[str, Node], select: Selector, known: KnownTools, report: Report) -> None:
+    """Only what has no effect may go out without a record, and only what nobody counts."""
+    node = found.get("unrecorded")
+    if node is None or report.choice(node, "`unrecorded`", ("allow",)) is None:
+        return
+    if "allow" not in found:
+        report.add("unrecorded", "`unrecorded` stands without `allow`", node, "add `allow: true`, or remove it")
+    for verb in (verb for verb in GUARDS if verb in found):
+        message = f"`unrecorded` stands beside `{verb}`, which goes by the record"
+        report.add("unrecorded", message, node, f"remove one of the two; where any `{verb}` counts, calls are refused")
+    tools = [(name, known.tools.get(name)) for name in sorted(select.tools or ())]
+    writing = [name for name, tool in tools if tool is not None and tool.may_write]
+    writing += [str(match.pattern) for match in select.matches or () if match.may_write]
+    if writing:
+        mend = "leave that out, or say `effect: read` for a tool that only reads"
+        report.add("unrecorded", f"`{writing[0]}` may write, and no write goes out without a record", node, mend)
 
 
 def _check_path_names(rule: Rule, found: dict[str, Node], known: KnownTools, report: Report) -> None:

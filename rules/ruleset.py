@@ -48,6 +48,11 @@ class Match(msgspec.Struct, frozen=True):
         """Of two whose patterns are equally specific, the one with the lesser value names a call."""
         return (self.says.rank if self.says is not None else PLAIN_RANK, self.where is None)
 
+    @property
+    def may_write(self) -> bool:
+        """Whether some method of its pattern writes."""
+        return not self.pattern.methods or not READ_METHODS.issuperset(self.pattern.methods)
+
 
 class Tool(msgspec.Struct, frozen=True):
     """What an API operation is. `effect` and `body` are None where the file leaves them to the call.
@@ -76,6 +81,11 @@ class Tool(msgspec.Struct, frozen=True):
         """Whether its upstream key has to be put into the body."""
         return self.upstream_key is not None and self.upstream_key.place == "body"
 
+    @property
+    def may_write(self) -> bool:
+        """Whether some call of it writes."""
+        return self.effect == "write" or (self.effect is None and any(match.may_write for match in self.matches))
+
 
 class Selector(msgspec.Struct, frozen=True):
     """Which calls. Every part that is given must hold. `tools` and `after` hold resolved names (globs are
@@ -92,7 +102,10 @@ class Selector(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """What may happen to the calls that its selector picks. `deny` is the reason given, or None."""
+    """What may happen to the calls that its selector picks. `deny` is the reason given, or None.
+
+    `unrecorded`: calls that it allows and that only read may be let out while nothing can be recorded.
+    """
 
     id: str
     select: Selector
@@ -102,6 +115,7 @@ class Rule(msgspec.Struct, frozen=True):
     guards: tuple[Guard, ...] = ()
     mode: Mode = "enforce"
     source: str = ""
+    unrecorded: bool = False
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -134,6 +148,17 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
     def in_force(self) -> frozenset[str]:
         """The ids of the rules that stop calls: none in monitor mode."""
         return frozenset(rule.id for rule in self.rules if self.mode == rule.mode == "enforce")
+
+    @cached_property
+    def unrecorded(self) -> frozenset[str]:
+        """The ids of the rules whose reads may go out while nothing can be recorded."""
+        return frozenset(rule.id for rule in self.rules if rule.unrecorded)
+
+    @cached_property
+    def asked_after(self) -> frozenset[str]:
+        """The tools that some `after` asks for: whether the run has called one of them before."""
+        selects = [select for rule in self.rules for select in (rule.select, rule.unless) if select is not None]
+        return frozenset[str]().union(*(select.after or () for select in selects))
 
     @cached_property
     def by_tool(self) -> dict[str, tuple[Rule, ...]]:

@@ -60,6 +60,8 @@ def schema() -> Schema:
                 "allOf": [
                     _ONE_TARGET,
                     *({"not": {"required": ["deny", verb]}} for verb in verbs if verb != "deny"),
+                    {"if": {"required": ["unrecorded"]}, "then": {"required": ["allow"]}},
+                    *({"not": {"required": ["unrecorded", verb]}} for verb in guards),
                     {"if": {"required": ["allow"]}, "then": {"anyOf": [{"required": [key]} for key in _TARGETS]}},
                 ],
             },

@@ -148,6 +148,10 @@ RULE: dict[str, Word] = {
     **SELECT,
     "unless": Word("The rule does not apply to calls that these selectors pick.", ref("selector")),
     "allow": Word("Permits the calls, as far as no deny and no guard objects.", {"const": True}),
+    "unrecorded": Word(
+        "allow: let the calls out, too, while nothing can be recorded. Only for an allow of calls that only read.",
+        {"const": "allow"},
+    ),
     "deny": Word("Refuses the calls; the text is the reason that the agent reads.", {"anyOf": [TEXT, {"const": True}]}),
     "mode": Word("monitor: record what this rule would refuse, but refuse nothing for it. Default: enforce.", MODE),
 }

@@ -96,8 +96,8 @@ def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], guarded: _Guarded
     if rule.guards:
         return
     mark = (node.get("allow") or node).mark
-    loose = [match for match in rule.select.matches or () if _method_writes(match)]
-    names = [name for name in sorted(rule.select.tools or ()) if _tool_writes(tools[name])]
+    loose = [match for match in rule.select.matches or () if match.may_write]
+    names = [name for name in sorted(rule.select.tools or ()) if tools[name].may_write]
     everywhere = [match for match in (*loose, *(m for n in names for m in tools[n].matches)) if _anywhere(match)]
     if everywhere and rule.select.where is None:
         message = f"`{rule.id}` allows writes to every host: `{everywhere[0].pattern}`"
@@ -175,13 +175,5 @@ def _calls(rule: Rule, tools: Mapping[str, Tool]) -> Iterator[tuple[str, bool]]:
                 )
 
 
-def _method_writes(match: Match) -> bool:
-    return not match.pattern.methods or not READ_METHODS.issuperset(match.pattern.methods)
-
-
-def _tool_writes(tool: Tool) -> bool:
-    return tool.effect == "write" or (tool.effect is None and any(map(_method_writes, tool.matches)))
-
-
 def _anywhere(match: Match) -> bool:
-    return match.pattern.host == "**" and _method_writes(match)
+    return match.pattern.host == "**" and match.may_write

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import sqlite3
 from contextlib import closing
 from typing import Any
@@ -12,9 +13,14 @@ import httpx
 import pytest
 
 from proxy import addon, master, server
+from proxy.launch import summary
 from proxy.ledger import store
 from proxy.ledger.entries import LedgerError
+from proxy.ledger.verify import verify
+from proxy.unrecorded import MAX_GROUPS, Unrecorded
+from rules.decision import Decision
 from tests.proxy.conftest import answer
+from tests.rules.world import call
 
 RULES = """
 version: 1
@@ -304,3 +310,88 @@ async def test_a_ledger_that_somebody_else_has_written_to_stays_shut(world: Any)
     assert [hit.target for hit in here.upstream.hits] == ["/1"]
     with pytest.raises(LedgerError, match="append-only"):
         await here.proxy.stop()
+
+
+UNRECORDED = """
+version: 1
+tools:
+  pay: POST {origin}/pay
+  look: GET {origin}/look/**
+  count: GET {origin}/count/**
+rules:
+  - {id: pay, tool: pay, allow: true, dedupe: 1h}
+  - {id: look, tool: look, allow: true, unrecorded: allow}
+  - {id: count, tool: count, allow: true, throttle: 100/min}
+"""
+
+
+def unrecorded(here: Any) -> list[tuple[Any, ...]]:
+    """What the ledger tells of calls that went out without a record: how many, by whom, which."""
+    with closing(sqlite3.connect(here.ledger)) as ledger:
+        query = "SELECT rest FROM entries WHERE kind = 'command' AND rest ->> '$.name' = 'unrecorded' ORDER BY seq"
+        told = [json.loads(rest)["data"] for (rest,) in ledger.execute(query)]
+    return [(one["calls"], one["agent"], one["tool"], one["method"], one["host"], one["rules"]) for one in told]
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_reads_go_out_while_nothing_can_be_recorded_if_a_rule_says_so_and_are_counted(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = await world(UNRECORDED)
+    async with here.client() as client:
+        with closing(lock(here)):
+            assert await told(client) == STORE_ERROR  # at the first one, the proxy sees that it cannot record
+            for n in range(5):
+                assert await told(client, "GET", f"/look/{n}") == DONE
+            assert await told(client, "GET", "/count/1") == STORE_ERROR
+            assert await told(client) == STORE_ERROR
+            assert [hit.target for hit in here.upstream.hits] == [f"/look/{n}" for n in range(5)]
+            assert "calls that only read are let out without a record, as a rule says: the ledger" in caplog.text
+        assert await until_recorded(client, "/count/2") == DONE
+        assert await told(client, "GET", "/look/9") == DONE
+    assert here.proxy.unrecorded == 5
+    assert "5 calls went out without a record; that is on record now" in caplog.text
+    await here.proxy.stop()
+    assert unrecorded(here) == [(5, "default", "look", "GET", "localhost", ["look"])]
+    assert len(recorded(here)) == 2
+    assert summary(here.proxy.counts, 0, here.proxy.unrecorded).endswith("· 5 went out without a record")
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_an_unrecorded_call_that_ends_after_the_recovery_leaves_nothing_behind(world: Any) -> None:
+    here = await world(UNRECORDED)
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        arrived.set()
+        await go_on.wait()
+        return answer(500)
+
+    async with here.client() as client:
+        with closing(lock(here)):
+            assert await told(client) == STORE_ERROR
+            here.upstream.respond = held
+            reading = asyncio.create_task(client.get("/look/1"))
+            await arrived.wait()
+            here.upstream.respond = None
+        assert await until_recorded(client, "/count/2") == DONE
+        go_on.set()
+        assert (await reading).status_code == 500
+    await here.proxy.stop()
+    assert unrecorded(here) == [(1, "default", "look", "GET", "localhost", ["look"])]
+    assert [row[:2] for row in recorded(here)] == [("allow", "done")]
+    assert verify(here.ledger, None, None, lambda *_: None).finding is None
+
+
+def test_of_very_many_kinds_of_calls_some_are_counted_together() -> None:
+    seen = Unrecorded()
+    decision = Decision("allow", "", "", ("look",), "look")
+    for n in range(MAX_GROUPS + 5):
+        seen.add(call("GET", host=f"h{n}.example.com"), decision, n)
+    assert (seen.total, seen.owed) == (MAX_GROUPS + 5, MAX_GROUPS + 5)
+    entries = []
+    while (entry := seen.take(7, "ada")) is not None:
+        entries.append(entry)
+    assert (len(entries), seen.owed, seen.total) == (MAX_GROUPS + 1, 0, MAX_GROUPS + 5)
+    assert (entries[-1].data["calls"], entries[-1].data["host"]) == (5, "")
+    assert (entries[-1].data["first_ns"], entries[-1].data["last_ns"]) == (MAX_GROUPS, MAX_GROUPS + 4)

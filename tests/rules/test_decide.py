@@ -519,3 +519,52 @@ def test_an_empty_rule_set_allows_nothing() -> None:
         "no-allow",
         "No rule allows this call. It was decided by policy, and nothing was executed.",
     )
+
+
+UNRECORDED = """
+tools:
+  look: GET https://api.example.com/look
+  fetch: GET https://api.example.com/fetch
+  odd: {match: GET https://api.example.com/odd, effect: write}
+  search: {match: POST https://api.example.com/search, effect: read}
+rules:
+  - {id: open, match: GET|HEAD https://api.example.com/**, allow: true, unrecorded: allow}
+  - {id: search, tool: search, allow: true, unrecorded: allow}
+  - {id: shut, match: "https://api.example.com/{any}/shut", allow: true}
+  - {id: slow, match: GET https://api.example.com/slow, throttle: 5/min}
+  - {id: tainted, match: POST https://api.example.com/**, after: fetch, deny: Not after a fetch.}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "may"),
+    [
+        (call("GET", "/other"), True),
+        (call("GET", "/look"), True),
+        (call("POST", "/search"), True),
+        (call("GET", "/a/shut"), True),
+        (call("POST", "/a/shut"), False),
+        (call("GET", "/odd"), False),
+        (call("GET", "/slow"), False),
+        (call("GET", "/fetch"), False),
+        (call("DELETE", "/other"), False),
+    ],
+    ids=[
+        "a read that a rule lets",
+        "a read of a tool: that it was made is remembered, but nobody asks for it",
+        "a tool that says that it reads",
+        "one rule is enough",
+        "a write, and a rule that does not say so",
+        "a GET that says that it writes",
+        "a read that something counts",
+        "a read that taints the run",
+        "what is refused",
+    ],
+)
+def test_what_may_go_unrecorded(asked: Call, may: bool) -> None:
+    assert decided(UNRECORDED, asked).unrecorded == may
+
+
+def test_without_the_word_nothing_goes_unrecorded() -> None:
+    without = UNRECORDED.replace(", unrecorded: allow", "")
+    assert not any(decided(without, call("GET", path)).unrecorded for path in ("/other", "/look"))
