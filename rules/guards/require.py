@@ -117,7 +117,7 @@ class Require(msgspec.Struct, frozen=True):
             times = past.met(earlier.key(view.call, tool, known) for tool in earlier.tools)
             fresh = [at_ns for at_ns in times if not earlier.within_ns or now_ns < at_ns + earlier.within_ns]
             if len(fresh) < earlier.count:
-                first = first or _missing(earlier, len(fresh), len(times))
+                first = first or _missing(earlier, known, len(fresh), len(times))
                 steps.append(_step(earlier, known, earlier.count - len(fresh)))
         if first is None:
             return Pass()
@@ -171,17 +171,19 @@ def _same(node: Node) -> tuple[tuple[Field, Field], ...]:
     return tuple(pairs)
 
 
-def _missing(earlier: Earlier, fresh: int, ever: int) -> Refuse:
-    what = _tools(earlier)
+def _missing(earlier: Earlier, values: list[str], fresh: int, ever: int) -> Refuse:
+    what = _call(earlier, values)
     if fresh:
         detail = f"This has to come after {earlier.count} completed calls of {what}, and there are {fresh}."
     elif ever:
         limit = show_duration(earlier.within_ns)
         detail = f"This has to come within {limit} after a completed call of {what}, and the last one is older."
     else:
-        detail = f"This has to come after a completed call of {what}, and this run has made no such call."
+        detail = f"This has to come after a completed call of {what}, and this run has made none."
     field = earlier.same[0][0].text if earlier.same else ""
-    return Refuse("prerequisite-missing", f"{detail} Nothing was executed.", field=field, limit=f"after {what}")
+    return Refuse(
+        "prerequisite-missing", f"{detail} Nothing was executed.", field=field, limit=f"after {_tools(earlier)}"
+    )
 
 
 def _unreadable(field: Field) -> Refuse:
@@ -194,11 +196,15 @@ def _unreadable(field: Field) -> Refuse:
 
 
 def _step(earlier: Earlier, values: list[str], count: int) -> str:
-    pairs = [f"{there} {_shown(value)}" for (_, there), value in zip(earlier.same, values, strict=True)]
-    with_ = f" with {' and '.join(pairs)}" if pairs else ""
     often = f" {count} times" if count > 1 else ""
     answered = f"; its answer has to be: {earlier.answer.describe()}" if earlier.answer is not None else ""
-    return f"First call {_tools(earlier)}{with_}{often}{answered}."
+    return f"First call {_call(earlier, values)}{often}{answered}."
+
+
+def _call(earlier: Earlier, values: list[str]) -> str:
+    """What has to be called, and the values that have to be equal."""
+    pairs = [f"{there} {_shown(value)}" for (_, there), value in zip(earlier.same, values, strict=True)]
+    return f"{_tools(earlier)} with {' and '.join(pairs)}" if pairs else _tools(earlier)
 
 
 def _tools(earlier: Earlier) -> str:
