@@ -708,20 +708,50 @@ def rules_check(ctx: click.Context, paths: tuple[Path, ...], json_wanted: bool) 
 
 @rules.command("test")
 @shared("rules")
+@click.option("-k", "words", default="", metavar="WORDS", help="Only the tests that have all WORDS in their names.")
+@click.option(
+    "--coverage", is_flag=True, help="Show which rules the tests have seen let a call through, and refuse one."
+)
+@click.option(
+    "--junit",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Write the result to FILE as JUnit XML, too.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Name the tests that pass, too.")
 @as_json
 @click.pass_context
-def rules_test(ctx: click.Context, verbose: bool, json_wanted: bool) -> None:
-    """Run the tests in the rule files. Ends with 1 when one fails."""
+def rules_test(
+    ctx: click.Context, words: str, coverage: bool, junit: Path | None, verbose: bool, json_wanted: bool
+) -> None:
+    """Run the tests in the rule files. Ends with 1 when one fails.
+
+    \b
+    Examples:
+      borderpost rules test -k refund
+      borderpost rules test --coverage
+      borderpost rules test --junit tests.xml
+    """
+    from proxy.report import junit as as_junit
     from proxy.report import tested
     from rules.cases import run_case
+    from rules.coverage import seen
 
     found = _read_rules(ctx.obj).loaded
-    results = [(case, run_case(found.ruleset, case)) for case in found.cases]
+    cases = tested.chosen(found.cases, words)
+    if found.cases and not cases:
+        raise click.UsageError(f"no test has `{words}` in its name")
+    results = [(case, run_case(found.ruleset, case)) for case in cases]
+    if junit is not None:
+        as_junit.document(results).write(junit, encoding="utf-8", xml_declaration=True)
+    sides = seen(found.ruleset, cases) if coverage else ()
     if json_wanted:
-        _print_json(tested.plain(results))
+        told = tested.plain(results)
+        _print_json({**told, "coverage": tested.plain_coverage(sides)} if coverage else told)
     else:
         _print(tested.show(results, verbose, *_room()))
+        if sides:
+            _print(["", *tested.show_coverage(sides, *_table_room())])
     ctx.exit(0 if all(result.passed for _, result in results) else 1)
 
 

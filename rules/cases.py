@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from bisect import insort
 from calendar import timegm
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -103,11 +103,18 @@ class CaseResult(msgspec.Struct, frozen=True):
         return not self.mismatches
 
 
-def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
+class Played(msgspec.Struct, frozen=True):
+    """A call of a case that was decided: the state that it found, which its own changes are not in yet."""
+
+    state: State
+    call: Call
+    at_ns: int
+    decision: Decision
+
+
+def play(ruleset: RuleSet, case: Case) -> Iterator[Played]:
     """Decide the calls of `case` one after another under `ruleset`, from an empty state on."""
     state = State()
-    decisions: list[Decision] = []
-    mismatches: list[Mismatch] = []
     out: list[tuple[int, int, Step, Call, Decision]] = []
     given: dict[str, Answer] = {}
 
@@ -125,17 +132,24 @@ def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
         if decision.action == "replay":
             answer = given[decision.replay_of]
             decision = replayed(ruleset, state, call, decision, f"call-{number}", answer, step.at_ns)
-        decisions.append(decision)
+        yield Played(state, call, step.at_ns, decision)
         apply(state, decision.changes)
         if decision.action == "allow":
             insort(out, (step.end_ns, number, step, call, decision), key=lambda each: each[:2])
+        if step.approval and decision.action == "hold":
+            apply(state, said(state, decision.ticket, step.approval == "allow", "it is so tested", step.at_ns))
+
+
+def run_case(ruleset: RuleSet, case: Case) -> CaseResult:
+    """What comes of `case` under `ruleset`."""
+    decisions = tuple(played.decision for played in play(ruleset, case))
+    mismatches: list[Mismatch] = []
+    for number, (step, decision) in enumerate(zip(case.steps, decisions, strict=True), 1):
         if step.approval and decision.action != "hold":
             mismatches.append(Mismatch(number, "decision", "hold", decision.action))
-        elif step.approval:
-            apply(state, said(state, decision.ticket, step.approval == "allow", "it is so tested", step.at_ns))
         if step.expect is not None:
             mismatches += _compare(number, step.expect, decision)
-    return CaseResult(case.name, tuple(decisions), tuple(mismatches))
+    return CaseResult(case.name, decisions, tuple(mismatches))
 
 
 def _compare(number: int, expect: Expect, decision: Decision) -> list[Mismatch]:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner, Result
@@ -139,6 +140,83 @@ def test_a_failed_test_says_what_was_expected() -> None:
 def test_passing_tests_are_named_when_asked() -> None:
     assert borderpost("rules", "test").output == "1 test: 1 passed\n"
     assert borderpost("rules", "test", "-v").output == "pass small orders are sent\n\n1 test: 1 passed\n"
+
+
+MORE = """\
+  - name: Large orders are refused
+    call: {request: POST https://shop.example/orders, json: {total: 500}}
+    expect: {decision: deny, code: policy-denied}
+"""
+
+
+def test_tests_are_chosen_by_words_of_their_names() -> None:
+    Path("borderpost.yaml").write_text(RULES + MORE)
+    assert borderpost("rules", "test").output.endswith("2 tests: 1 passed, 1 failed\n")
+    assert borderpost("rules", "test", "-k", "small").output == "1 test: 1 passed\n"
+    assert borderpost("rules", "test", "-k", "orders LARGE").output.endswith("1 test: 0 passed, 1 failed\n")
+    none = borderpost("rules", "test", "-k", "small refused")
+    assert none.exit_code == 2
+    assert "no test has `small refused` in its name" in none.output
+    Path("borderpost.yaml").write_text(RULES[: RULES.index("tests:")])
+    assert borderpost("rules", "test", "-k", "small").exit_code == 0
+
+
+def test_coverage_tells_which_side_of_a_rule_no_test_has_seen() -> None:
+    result = borderpost("rules", "test", "--coverage")
+    assert result.exit_code == 0
+    assert result.output == (
+        "1 test: 1 passed\n"
+        "\n"
+        "RULE          LETS THROUGH  REFUSES  FROM\n"
+        "look                 never        -  borderpost.yaml:11\n"
+        "no-deletes               -    never  borderpost.yaml:12\n"
+        "only-shops           never    never  borderpost.yaml:13\n"
+        "small-orders             1    never  borderpost.yaml:6\n"
+        "\n"
+        "4 rules: 0 tested on every side, 1 on one, 3 on none\n"
+    )
+    told = json.loads(borderpost("rules", "test", "--coverage", "--json").stdout)
+    assert told["coverage"][0] == {
+        "rule": "look",
+        "source": "borderpost.yaml:11",
+        "lets_through": 0,
+        "refuses": None,
+    }
+    assert "coverage" not in json.loads(borderpost("rules", "test", "--json").stdout)
+
+
+def test_coverage_that_is_complete() -> None:
+    Path("borderpost.yaml").write_text(
+        """\
+version: 1
+rules: [{id: look, match: GET https://shop.example/, allow: true}]
+tests: [{name: it may look, call: {request: GET https://shop.example/}, expect: allow}]
+"""
+    )
+    assert borderpost("rules", "test", "--coverage").output.endswith("\n1 rule: 1 tested on every side\n")
+    Path("borderpost.yaml").write_text("version: 1\nrules: []\n")
+    assert borderpost("rules", "test", "--coverage").output == "no tests: add `tests:` to a rule file\n"
+
+
+def test_results_are_written_as_junit_xml() -> None:
+    Path("borderpost.yaml").write_text(RULES + MORE.replace("Large orders", "Large <b> & orders"))
+    result = borderpost("rules", "test", "--junit", "out.xml")
+    assert result.exit_code == 1
+    assert result.output.endswith("2 tests: 1 passed, 1 failed\n")
+    suites = ElementTree.parse("out.xml").getroot()
+    assert (suites.tag, suites.get("tests"), suites.get("failures")) == ("testsuites", "2", "1")
+    passed, failed = suites.findall("testsuite/testcase")
+    assert (passed.get("name"), passed.get("classname"), passed.get("line")) == (
+        "small orders are sent",
+        "borderpost.yaml",
+        "15",
+    )
+    assert list(passed) == []
+    assert failed.get("name") == "Large <b> & orders are refused"
+    (failure,) = failed
+    assert failure.get("message") == "code was expected to be `policy-denied` and is `no-allow`"
+    assert "No rule allows this call" in str(failure.text)
+    assert borderpost("rules", "test", "--junit", "nowhere/out.xml").exit_code == 3
 
 
 @pytest.mark.parametrize("command", ["test", "list", "eval"])
