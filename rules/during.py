@@ -81,13 +81,14 @@ def parse_during(node: Node) -> During:
         report(from_node.mark, "`from` and `to` are the same", "leave both out for the whole day")
     if not (days_node or from_node or to_node):
         report(node.mark, "`during` names neither days nor hours", "add `days`, or `from` and `to`")
-    zone = _zone(zone_node) if zone_node else None
+    zone: ZoneInfo | None = None
     if not zone_node:
         report(node.mark, "`during` names no zone", "add `zone: UTC`, or a place such as `Europe/Berlin`")
-    elif not zone:
-        near = difflib.get_close_matches(str(zone_node.plain()), available_timezones(), 1)
-        say = f"did you mean `{near[0]}`?" if near else "write a name such as `Europe/Berlin` or `UTC`"
-        report(zone_node.mark, f"`{zone_node.plain()}` is not a time zone", say)
+    else:
+        try:
+            zone = parse_zone(zone_node)
+        except RuleFileError as error:
+            problems.extend(error.problems)
     if problems or start is None or end is None or zone is None:
         raise RuleFileError(tuple(problems))
     return During(frozenset(days or range(7)), start, end if end > start else end + DAY_MIN, zone)
@@ -117,8 +118,13 @@ def _minute(node: Node | None, default: int) -> int | None:
     return int(found[1]) * 60 + int(found[2]) if found[1] else DAY_MIN
 
 
-def _zone(node: Node) -> ZoneInfo | None:
+def parse_zone(node: Node) -> ZoneInfo:
+    """The time zone that `node` names. Raises `RuleFileError`."""
     try:
-        return ZoneInfo(node.scalar) if isinstance(node.scalar, str) else None
+        if isinstance(node.scalar, str):
+            return ZoneInfo(node.scalar)
     except (KeyError, ValueError, OSError):  # no such zone; not a name; a directory of zones
-        return None
+        pass
+    near = difflib.get_close_matches(str(node.plain()), available_timezones(), 1)
+    say = f"did you mean `{near[0]}`?" if near else "write a name such as `Europe/Berlin` or `UTC`"
+    return node.fail("during", f"`{node.plain()}` is not a time zone", say)

@@ -72,6 +72,14 @@ def show_duration(value_ns: int) -> str:
     return f"{seconds_up(value_ns)} s"
 
 
+def show_about(value_ns: int) -> str:
+    """A duration for people who wait: in a unit that suits its length, rounded up, so never too short."""
+    for unit in ("d", "h", "min"):
+        if value_ns >= 2 * _UNITS_NS[unit]:
+            return f"{-(-value_ns // _UNITS_NS[unit])} {unit}"
+    return f"{seconds_up(value_ns)} s"
+
+
 def seconds_up(value_ns: int) -> int:
     """Whole seconds, rounded up."""
     return -(-value_ns // SECOND_NS)
