@@ -107,7 +107,7 @@ def resolve(desk: Desk, command: Command) -> Result:
         raise CommandError("`resolve` needs a call, whether it was executed, and a note")
     if not desk.gate.resolve(call, executed, note, command.by):
         raise CommandError(
-            f"nothing waits for the outcome of `{call}`: it is known, its window is over, or no `dedupe` rule applied"
+            f"nothing waits for the outcome of `{call}`: it is known, its time is over, or no rule counts it"
         )
     return {"call": call, "executed": executed}
 

@@ -340,6 +340,8 @@ class Gate:
         if reply is not None:
             self._count(decision)
             self._tell_people(attempt, decision)
+        for notice in decision.notices:
+            log.warning("%s", readable(notice, 300))
         self._call_for(decision.changes)
         return admission
 

@@ -52,6 +52,8 @@ MEND_S = 1.0
 GIVE_WAY_S = 0.001
 
 VERSIONED = ("borderpost", "mitmproxy", "jsonschema-rs", "tzdata")
+EXTRA = ("genai-prices",)
+"""What decisions may depend on, if it is installed."""
 
 log = logging.getLogger("borderpost")
 
@@ -126,7 +128,7 @@ class Proxy:
                     command=settings.command,
                     pid=os.getpid(),
                     listen=f"{self.address[0]}:{self.address[1]}",
-                    versions={name: metadata.version(name) for name in VERSIONED} | vault.key_ids,
+                    versions=_versions() | vault.key_ids,
                     isolated=self._enclosure is not None,
                 )
             )
@@ -272,6 +274,15 @@ class Proxy:
 def give_way() -> None:
     """Let the event loop work: a thread that computes would make each of its turns wait for milliseconds."""
     time.sleep(GIVE_WAY_S)
+
+
+def _versions() -> dict[str, str]:
+    """The versions of what decides, for the record."""
+    found = {name: metadata.version(name) for name in VERSIONED}
+    for name in EXTRA:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _upstream_roots(directory: Path, further: tuple[Path, ...]) -> Path:

@@ -39,6 +39,7 @@ CODES: dict[str, Code] = {
         403, "Approval required", "the identical call, after approval", True, "http_request_denied"
     ),
     "approval-refused": Code(403, "Refused by a person", "never as is", True, "http_request_denied"),
+    "budget-exhausted": Code(403, "Budget exhausted", "after the reset", True, "http_request_denied"),
     "rate-limited": Code(429, "Rate limited", "yes", False, "http_request_error"),
     "concurrency": Code(429, "Too many at the same time", "yes", False, "http_request_error"),
     "upstream-cooldown": Code(503, "Upstream asked to slow down", "yes", False, "destination_unavailable"),

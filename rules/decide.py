@@ -10,7 +10,7 @@ The stages, always in this order; the first that refuses is the one whose violat
     5  the upstream did not ask for a pause (cooldown)
     6  the call is no duplicate (dedupe)
     7  a person has approved it (approve)
-    8  every quota has room (throttle, concurrency); then all are consumed at once, with the claims
+    8  every quota has room (throttle, concurrency, budget); then all are consumed at once, with the claims
 
 A rule in monitor mode stops nothing and allows nothing: what it would have refused is in `Decision.would`. When the
 whole rule set is in monitor mode the same is true of everything behind stage 0 but halts. Rules are looked at in the
@@ -243,8 +243,8 @@ class _View:
     """A call as one guard of one rule sees it (`rules.guard.View`)."""
 
     __slots__ = (
-        "_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "retried", "tool",
-        "upstream_key", "writes",
+        "_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "retried",
+        "retry_of", "tool", "upstream_key", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -260,6 +260,7 @@ class _View:
         self.upstream_key = naming.tool.upstream_key if naming.tool is not None else None
         self.not_before_ns = 0
         self.retried: SentKey | None = None
+        self.retry_of = ""
         self.own = own
 
     def read(self, field: Field) -> Value:
@@ -475,6 +476,7 @@ class _Deciding:
             return self._refusal("deny", errors, errors[0].detail)
         changes: list[Change] = []
         send: dict[tuple[str, str], Setting] = {}
+        notices: list[str] = []
         retry_of = ""
         send_at_ns = 0
         for _, stage in groupby(sorted(guards, key=_stage), _stage):
@@ -490,6 +492,10 @@ class _Deciding:
                     if not each.monitored:
                         send.update({setting[:2]: setting for setting in verdict.send})
                         retry_of = retry_of or verdict.retry_of
+                        notices += [verdict.notice] if verdict.notice else []
+                        if verdict.retried is not None:
+                            for later in guards:
+                                later.view.retry_of = verdict.retry_of
         for place, name, value in send.values():
             self.reading.facts[f"send.{name}" if place == "header" else f"send.{place}.{name}"] = value
         return Decision(
@@ -505,6 +511,7 @@ class _Deciding:
             send=tuple(send.values()),
             facts=self.reading.facts,
             changes=tuple(changes),
+            notices=tuple(notices),
         )
 
     def _exact_host(self) -> bool:
@@ -606,19 +613,22 @@ class _Deciding:
         )
 
     def _guards_refuse(self, refused: list[tuple[str, Refuse]]) -> Decision:
-        """The refusal by guards of one stage. First what may have been executed: nobody shall be told it was not."""
-        refused = sorted(refused, key=lambda each: _EXECUTED_FIRST.index(each[1].executed))
+        """The refusal by guards of one stage. First what may have been executed: nobody shall be told it was not. Then
+        what time alone does not mend: nobody shall wait in vain.
+        """
+        refused = sorted(refused, key=lambda each: (_EXECUTED_FIRST.index(each[1].executed), each[1].code in ACTIONS))
         violations = [
             Violation(rule_id, each.code, each.detail, each.field, each.actual, each.limit) for rule_id, each in refused
         ]
         first = refused[0][1]
+        after_ns = [each.retry_after_ns for _, each in refused]
         refusal = self._refusal(ACTIONS.get(first.code, "deny"), violations, first.detail)
         return msgspec.structs.replace(
             refusal,
             executed=first.executed,
             next=first.next,
             replay_of=first.replay_of,
-            retry_after_ns=max(each.retry_after_ns for _, each in refused),
+            retry_after_ns=max(after_ns) if all(after_ns) else 0,
             limits=tuple(limit for _, each in refused for limit in each.limits),
             ticket=first.ticket,
         )

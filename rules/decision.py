@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from rules.call import UNREAD_BODY, Body
+from rules.usage import Usage
 
 type Action = Literal["allow", "deny", "throttle", "replay", "hold"]
 type Executed = Literal["no", "yes", "unknown"]
@@ -87,6 +88,7 @@ class Decision(msgspec.Struct, frozen=True):
         parameters of the query, members of a JSON object or form.
     `facts`: every field that an applicable tool, rule or guard read, by its name, before redaction; and as `send.NAME`
         every header that is set.
+    `notices`: what a person has to be told, such as that a budget runs low.
     """
 
     action: Action
@@ -109,6 +111,7 @@ class Decision(msgspec.Struct, frozen=True):
     facts: dict[str, Plain] = {}
     changes: tuple[Change, ...] = ()
     unrecorded: bool = False
+    notices: tuple[str, ...] = ()
 
 
 type OutcomeKind = Literal["done", "not_executed", "unknown"]
@@ -127,6 +130,7 @@ class Answer(msgspec.Struct, frozen=True):
     `headers`: the answer's (lower-case name, value) pairs. `size_bytes`: of its body, as it came.
     `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
     `body`: decoded where `rules.decide.Needs` asked for it and it is not too large, else of kind `unread`.
+    `usage`: what a model has used, where the answer was a stream of events and told it.
     """
 
     status: int
@@ -141,6 +145,7 @@ class Answer(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     digest: str = ""
     body: Body = UNREAD_BODY
+    usage: Usage | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -142,10 +142,8 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
     "not-supported": (
         "The word belongs to the language, but this version does not support it. It is refused, not skipped: a "
         "rule that relies on it would mean something else without it.",
-        "tools: {refund: POST https://pay.example.com/refunds}\n"
-        "rules: [{id: refunds, tool: refund, allow: true, budget: {sum: body.amount, max: 500, per: 24h}}]",
-        "tools: {refund: POST https://pay.example.com/refunds}\n"
-        "rules: [{id: refunds, tool: refund, where: {body.amount: {lte: 500}}, allow: true, throttle: 1/d}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, loop: true}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 60/min}]",
     ),
     "unknown-tool": (
         "A rule refers to a tool that no file and no used pack defines, or to a glob that matches none. Such a "
@@ -350,6 +348,22 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {pace: 10/min, "
         "burst: 3}}]",
     ),
+    "budget": (
+        "A budget says what is summed up (`sum`: a field, or count, bytes, tokens or cost), how much of it may be "
+        "spent (`max`: a number above 0, in quotes if you like), and in what time (`per`: 24h, or day, week or month).",
+        "rules: [{id: refunds, match: POST https://pay.example.com/refunds, allow: true, budget: {sum: body.amount, "
+        "max: 50000 cent, per: 24h}}]",
+        "rules: [{id: refunds, match: POST https://pay.example.com/refunds, allow: true, budget: {sum: body.amount, "
+        "max: 50000, unit: cent, per: 24h}}]",
+    ),
+    "prices": (
+        "What models cost comes from genai-prices, which is installed with `borderpost[prices]`. A model that it does "
+        "not know can be given a price, for a million tokens asked and answered.",
+        "rules: [{id: chat, match: POST https://llm.example.com/**, allow: true, budget: {sum: cost, max: 20, "
+        "per: day, assume: our-own-model}}]",
+        "rules: [{id: chat, match: POST https://llm.example.com/**, allow: true, budget: {sum: cost, max: 20, "
+        'per: day, assume: {input: "0.10", output: "0.40"}}}]',
+    ),
     "repeated": (
         "A field stands twice in a list of fields. Once says the same.",
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: {rate: 10/min, "
@@ -436,12 +450,22 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 1000/h}]",
     ),
     "chosen-key": (
-        "A warning. The throttle counts by a value that the agent chooses freely; with another value it has "
-        "another quota. Let a second rule throttle the same calls by agent, or by nothing.",
+        "A warning. The throttle or budget counts by a value that the agent chooses freely; with another value it has "
+        "another quota. Let a second rule limit the same calls by agent, or by nothing.",
         "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
         "by: body.channel}}]",
         "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
         "by: agent}}]",
+    ),
+    "optional-amount": (
+        "A warning. A budget counts a parameter that calls may leave out. A call that does is refused, since nobody "
+        "could say what it comes to; say so in the `params` of the tool, where agents are told sooner.",
+        "tools: {refund: {match: POST https://pay.example.com/refunds, body: json, "
+        "params: {amount: {type: integer}}}}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, budget: {sum: body.amount, max: 500, per: 24h}}]",
+        "tools: {refund: {match: POST https://pay.example.com/refunds, body: json, "
+        "params: {amount: {type: integer, required: true}}}}\n"
+        "rules: [{id: refunds, tool: refund, allow: true, budget: {sum: body.amount, max: 500, per: 24h}}]",
     ),
 }
 

@@ -25,6 +25,7 @@ class View(Protocol):
     `upstream_key`: where the tool that names the call takes the key of a repetition, None where it takes none.
     `not_before_ns`: the call cannot be sent earlier than this, because another guard delays it.
     `retried`: the call has to go out under this key, because another guard lets it retry an earlier one.
+    `retry_of`: the call whose effect this one has or had, since it goes out under the same key; empty for most.
     `own`: keys of the claims that guards hold, or would hold, for this call.
     """
 
@@ -35,6 +36,7 @@ class View(Protocol):
     upstream_key: UpstreamKey | None
     not_before_ns: int
     retried: SentKey | None
+    retry_of: str
     own: list[str]
 
     def read(self, field: Field) -> Value:
@@ -51,7 +53,7 @@ class Pass(msgspec.Struct, frozen=True):
     """The guard has no objection. `changes` take effect only if the whole call goes out.
 
     `send` is set on the call in place of what its client sent there. `retry_of`: the call that it tries again;
-    `retried`: under whose key.
+    `retried`: under whose key. `notice`: what a person has to be told when the call goes out.
     """
 
     changes: tuple[Change, ...] = ()
@@ -59,6 +61,7 @@ class Pass(msgspec.Struct, frozen=True):
     send: tuple[Setting, ...] = ()
     retry_of: str = ""
     retried: SentKey | None = None
+    notice: str = ""
 
 
 class Refuse(msgspec.Struct, frozen=True):

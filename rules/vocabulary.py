@@ -157,6 +157,6 @@ RULE: dict[str, Word] = {
 }
 
 LATER: dict[str, frozenset[str]] = {
-    "rule": frozenset({"budget", "loop"}),
+    "rule": frozenset({"loop"}),
 }
 """Words that the language has and this version does not support: refused by name, so that nobody relies on them."""

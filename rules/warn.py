@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rules.earlier import AsksEarlier
+from rules.guards.budget import Budget
 from rules.guards.dedupe import Dedupe
+from rules.guards.measures import OfField
 from rules.guards.throttle import EXACT, Throttle
 from rules.pattern import Pattern
 from rules.problems import Mark, Problem
@@ -33,6 +36,8 @@ def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
         found.extend(_retries(rule, node, tools))
         found.extend(_throttle(rule, node))
         found.extend(_require(rule, node, tools, allowed))
+        found.extend(_keys(rule, node))
+        found.extend(_amounts(rule, node, tools))
     return tuple(sorted(found, key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.col)))
 
 
@@ -150,11 +155,39 @@ def _throttle(rule: Rule, node: Node) -> Iterator[Problem]:
             message = f"above {EXACT} calls a window, `throttle` counts in slices of the window"
             mend = "it never lets more through than it says, but a place becomes free up to 1 % of the window late"
             yield Problem("approximate-rate", message, _mark(node, "throttle"), mend)
+
+
+def _keys(rule: Rule, node: Node) -> Iterator[Problem]:
+    """Limits that the agent gets anew with every value that it chooses."""
+    for guard in rule.guards:
+        if not isinstance(guard, Throttle | Budget):
+            continue
         chosen = [field for field in guard.by if field.place in ("path", "query", "header", "body")]
         if chosen:
-            message = f"the agent chooses `{chosen[0]}`: with a new value it has a new quota"
-            mend = "let another rule throttle the same calls `by: agent`, or by nothing"
-            yield Problem("chosen-key", message, _mark(node, "throttle"), mend)
+            anew = "quota" if isinstance(guard, Throttle) else "budget"
+            message = f"the agent chooses `{chosen[0]}`: with a new value it has a new {anew}"
+            mend = f"let another rule put a {guard.verb} on the same calls `by: agent`, or by nothing"
+            yield Problem("chosen-key", message, _mark(node, guard.verb), mend)
+
+
+def _amounts(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
+    """Budgets of parameters that calls may leave out: those are refused."""
+    for guard in rule.guards:
+        if not isinstance(guard, Budget) or not isinstance(guard.measure, OfField):
+            continue
+        field = guard.measure.field
+        for name in sorted(rule.select.tools or ()):
+            contract = tools[name].params
+            place = getattr(contract, field.place, None) if field.place in ("body", "query") else None
+            if place is not None and field.steps[:1] and field.steps[0] not in _required(place.schema):
+                message = f"calls of `{name}` may leave out `{field}`, which `budget` counts: those are refused"
+                mend = f"say `required: true` for `{field.steps[0]}` in the `params` of `{name}`"
+                yield Problem("optional-amount", message, _mark(node, "budget"), mend)
+
+
+def _required(schema: Mapping[str, Any]) -> set[object]:
+    """The parameters that have to be there, whatever else is."""
+    return {*schema.get("required", ()), *(name for part in schema.get("allOf", ()) for name in _required(part))}
 
 
 def _mark(node: Node, verb: str) -> Mark:

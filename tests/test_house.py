@@ -38,6 +38,7 @@ ONE_PLACE = {
     "yaml": r"rules\.yamltree",
     "jsonschema_rs": r"rules\.(params\.)?\w+",
     "graphql": r"rules\.protocols\.document",
+    "genai_prices": r"rules\.prices",
 }
 """Library -> the modules that may import it."""
 
@@ -181,7 +182,8 @@ def test_help_loads_neither_mitmproxy_nor_sqlalchemy() -> None:
 def test_what_is_imported_is_declared_and_the_reverse() -> None:
     """An installed Borderpost has its declared dependencies and no others, least of all those for development."""
     project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
-    declared = {distribution(re.split(r"[^A-Za-z0-9._-]", text)[0]) for text in project["dependencies"]}
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    declared = {distribution(re.split(r"[^A-Za-z0-9._-]", text)[0]) for text in texts}
     places = packages_distributions()
     imported_from = {
         distribution(places.get(package, [package])[0])

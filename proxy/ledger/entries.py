@@ -15,7 +15,8 @@ class LedgerError(Exception):
 
 
 class BootEntry(msgspec.Struct, frozen=True):
-    """A proxy began to own this ledger. `boot` is its id; `versions`: ours, mitmproxy's, the validator's, tzdata's.
+    """A proxy began to own this ledger. `boot` is its id; `versions`: ours, mitmproxy's, the validator's, tzdata's,
+    and that of the prices, if there are any.
 
     `isolated`: the command that it was started for had no other way out.
     """

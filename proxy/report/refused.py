@@ -43,7 +43,7 @@ MEANINGS: dict[str, str] = {
         "is required, or has one of another form; or its body cannot be read, or is of another kind than the tool "
         "takes. The refusal names each of them with its legal form, so that the agent can mend the call at once. Where "
         "the call was in order, widen `params`; `params_mode: monitor` records what would be refused and refuses "
-        "nothing."
+        "nothing. A `budget` refuses so, too: a call that does not say as a number what it would spend."
     ),
     "batch-refused": (
         "The body is a list of messages (MCP, GraphQL), and a guard limits one of them or more. A call has one answer, "
@@ -81,6 +81,11 @@ MEANINGS: dict[str, str] = {
     "approval-refused": (
         "A person said no to this call, with `borderpost approvals refuse`. The agent reads the reason. The answer is "
         "good for as long as the rule's `expires` says; then the call asks anew."
+    ),
+    "budget-exhausted": (
+        "A `budget` had not enough left for what this call comes to. The refusal says how much is left, and in "
+        "`resets_at` when there is room again, where that is known. `borderpost status` shows what is spent and held; "
+        "what a call of unknown outcome holds is free again after `borderpost resolve CALL --not-executed`."
     ),
     "rate-limited": (
         "A `throttle` had no room. The refusal says which limit it was and when there is room again; `Retry-After` "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rules.guard import Guard, Implicit
 from rules.guards.approve import Approve
 from rules.guards.breaker import Breaker, Circuits
+from rules.guards.budget import Budget
 from rules.guards.cards import Cards
 from rules.guards.claims import Claims
 from rules.guards.concurrency import Concurrency, Leases
@@ -13,12 +14,14 @@ from rules.guards.dedupe import Dedupe
 from rules.guards.endings import Endings
 from rules.guards.history import History
 from rules.guards.require import Require
+from rules.guards.spending import Budgets
 from rules.guards.throttle import Rows, Throttle
 from rules.halts import Halts
 from rules.state import Asking, Holding, Table
 
 GUARDS: dict[str, type[Guard]] = {
     "breaker": Breaker,
+    "budget": Budget,
     "dedupe": Dedupe,
     "approve": Approve,
     "concurrency": Concurrency,
@@ -31,6 +34,7 @@ IMPLICIT: tuple[Implicit, ...] = (Cooldown(), Endings())
 """Guards that stand beside every rule set, in the order of their stages."""
 
 TABLES: dict[str, type[Table]] = {
+    "budget": Budgets,
     "dedupe": Claims,
     "approve": Cards,
     "concurrency": Leases,
@@ -42,7 +46,12 @@ TABLES: dict[str, type[Table]] = {
 }
 """Verb in changes -> the table that folds them."""
 
-HOLDING: dict[str, type[Holding]] = {"dedupe": Claims, "approve": Cards, "concurrency": Leases}
+HOLDING: dict[str, type[Holding]] = {
+    "budget": Budgets,
+    "dedupe": Claims,
+    "approve": Cards,
+    "concurrency": Leases,
+}
 """Verb in changes -> the table, for those of what calls hold until their outcome is known."""
 
 ASKING: dict[str, type[Asking]] = {"approve": Cards}

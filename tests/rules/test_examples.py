@@ -18,11 +18,11 @@ PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 
 WAITING: dict[str, list[str]] = {
     "01-coding-agent.yaml": [],
-    "02-support-agent.yaml": ["budget"],
+    "02-support-agent.yaml": [],
     "03-research-agent.yaml": [],
-    "04-data-agent.yaml": ["budget"],
+    "04-data-agent.yaml": [],
     "05-mcp-host.yaml": ["loop"],
-    "06-model-cost.yaml": ["budget", "budget"],
+    "06-model-cost.yaml": [],
     "07-team-gateway.yaml": [],
     "08-mail.yaml": [],
     "09-google.yaml": [],
@@ -256,9 +256,85 @@ HOUR = many(
     "json: {subject: s%d, personalizations: [{to: [{email: a@acme.com}]}]}",
 )
 
+DATA = """
+version: 1
+tests:
+  - name: it reads its bucket
+    call: {request: GET https://acme-data.s3.eu-west-1.amazonaws.com/2026/a.csv}
+    expect: {decision: allow, rule: read, tool: s3.get}
+  - name: and its table
+    call:
+      request: POST https://dynamodb.eu-west-1.amazonaws.com/
+      headers: {X-Amz-Target: DynamoDB_20120810.GetItem}
+      json: {TableName: t}
+    expect: {decision: allow, rule: read, tool: dynamodb.get}
+  - name: it does not write to the table
+    call:
+      request: POST https://dynamodb.eu-west-1.amazonaws.com/
+      headers: {X-Amz-Target: DynamoDB_20120810.PutItem}
+      json: {TableName: t}
+    expect: {decision: deny, code: no-allow}
+  - name: it writes to the other bucket
+    call: {request: PUT https://acme-out.s3.eu-west-1.amazonaws.com/a.csv, text: "a,b"}
+    expect: {decision: allow, rule: write, tool: s3.put}
+"""
+
+COST = """
+version: 1
+tests:
+  - name: a model may be asked
+    call:
+      agent: ann
+      request: POST https://api.openai.com/v1/chat/completions
+      json: {model: gpt-4o, max_tokens: 1000, messages: []}
+    expect: {decision: allow, rule: each, tool: openai.chat}
+  - name: an agent has twenty dollars a day
+    earlier:
+      - {agent: ann, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+    call:
+      agent: ann
+      request: POST https://api.anthropic.com/v1/messages
+      json: {model: claude-sonnet-4-5, max_tokens: 100000, messages: []}
+    expect: {decision: deny, rule: each, code: budget-exhausted}
+  - name: another agent has twenty of its own
+    earlier:
+      - {agent: ann, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+    call: {agent: bob, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+    expect: {decision: allow, rule: each}
+  - name: all of them have a hundred
+    earlier:
+      - {agent: a, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+      - {agent: b, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+      - {agent: c, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+      - {agent: d, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+      - {agent: e, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 1900000}}
+    call: {agent: f, request: POST https://api.openai.com/v1/responses, json: {model: gpt-4o, max_tokens: 600000}}
+    expect: {decision: deny, rule: all, code: budget-exhausted}
+  - name: the day is that of UTC
+    earlier:
+      - agent: ann
+        at: "2026-01-05T23:00Z"
+        request: POST https://api.openai.com/v1/responses
+        json: {model: gpt-4o, max_output_tokens: 1900000}
+    call:
+      agent: ann
+      at: "2026-01-06T00:00Z"
+      request: POST https://api.openai.com/v1/responses
+      json: {model: gpt-4o, max_output_tokens: 1900000}
+    expect: {decision: allow, rule: each}
+  - name: a model that nobody knows the price of is refused
+    call: {agent: ann, request: POST https://api.openai.com/v1/responses, json: {model: gpt-unheard-of}}
+    expect: {decision: deny, code: parameters-invalid, rule: each}
+  - name: to look at what there is costs nothing
+    call: {agent: ann, request: GET https://api.openai.com/v1/models}
+    expect: {decision: allow, rule: each}
+"""
+
 SAID: list[tuple[str, str]] = [
     ("01-coding-agent.yaml", CODING),
     ("03-research-agent.yaml", RESEARCH),
+    ("04-data-agent.yaml", DATA),
+    ("06-model-cost.yaml", COST),
     ("07-team-gateway.yaml", TEAM),
     ("07-team-gateway.yaml", POOL),
     ("08-mail.yaml", MAIL),

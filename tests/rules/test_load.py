@@ -83,8 +83,18 @@ def test_there_are_bad_files_of_every_kind() -> None:
     assert len(BAD) >= 45
     golden = "".join(path.with_suffix(".txt").read_text(encoding="utf-8") for path in BAD)
     warnings = {"unlimited-writes", "broad-allow", "idle-dedupe", "approximate-rate", "chosen-key", "keyless-retry"}
-    warnings |= {"unmet-require"}
-    own = {"burst", "conflict", "method", "repeated", "unknown-rule", "until", "test"}  # the guards' and cases' tests
+    warnings |= {"optional-amount", "unmet-require"}
+    own = {
+        "budget",
+        "burst",
+        "conflict",
+        "method",
+        "prices",
+        "repeated",
+        "unknown-rule",
+        "until",
+        "test",
+    }  # of guards, cases
     assert set(re.findall(r"^error\[([a-z-]+)\]", golden, re.MULTILINE)) >= set(EXPLANATIONS) - warnings - own
 
 
@@ -452,6 +462,20 @@ WARNED: list[tuple[str, str, list[str]]] = [
     ("a rate beyond stamps", "{id: a, throttle: 1001/h}", ["approximate-rate"]),
     ("a pace of any size", "{id: a, throttle: {pace: 5000/h}}", []),
     ("a key of the agent's choice", "{id: a, throttle: {rate: 5/s, by: [agent, body.channel]}}", ["chosen-key"]),
+    (
+        "a budget of the agent's choice",
+        "{id: a, budget: {sum: count, max: 5, per: 1h, by: query.user}}",
+        ["chosen-key"],
+    ),
+    (
+        "a budget of what may be left out",
+        "{id: a, tool: told, budget: {sum: body.n, max: 5, per: 1h}}",
+        ["optional-amount"],
+    ),
+    ("a budget of what has to be there", "{id: a, tool: told, budget: {sum: body.m, max: 5, per: 1h}}", []),
+    ("a budget of a parameter that nobody tells", "{id: a, tool: write, budget: {sum: body.n, max: 5, per: 1h}}", []),
+    ("a budget of calls", "{id: a, tool: told, budget: {sum: count, max: 5, per: 1h}}", []),
+    ("a budget of a header", "{id: a, tool: told, budget: {sum: header.n, max: 5, per: 1h}}", []),
     ("a retry under a key", "{id: a, tool: keyed, allow: true, dedupe: {on_unknown: keyed}}", []),
     ("a retry without a key", "{id: a, tool: write, allow: true, dedupe: {on_unknown: keyed}}", ["keyless-retry"]),
     ("a retry of whatever has a key", "{id: a, dedupe: {on_unknown: keyed}}", []),
@@ -467,6 +491,10 @@ def test_warnings(rules: str, codes: list[str]) -> None:
           search: {{match: POST https://x.example.com/search, effect: read}}
           trigger: {{match: GET https://x.example.com/trigger, effect: write}}
           keyed: {{match: POST https://x.example.com/keyed, upstream_key: Idempotency-Key}}
+          told:
+            match: POST https://x.example.com/told
+            body: json
+            params: {{n: {{type: integer}}, m: {{type: integer, required: true}}}}
         rules: [{rules}]
         """).warnings
     assert [warning.code for warning in found] == codes
