@@ -21,7 +21,7 @@ from proxy.ledger.redact import escape
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.osuser import os_user
-from proxy.owner import owner_of
+from proxy.owner import apart, owner_of
 from proxy.runs import Runs
 from rules.globs import glob_fits
 from rules.halts import Halt
@@ -163,6 +163,7 @@ def answer(desk: Desk, command: Command) -> Result:
         raise CommandError(
             f"`{card}` waits for no answer: it was given, its time is over, or its client has left before"
         )
+    log.warning("%s has %s %s", command.by, "allowed" if allowed else "refused", card)
     return {"card": card, "allowed": allowed}
 
 
@@ -178,6 +179,9 @@ HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
 REMEMBERING = {"answer", "resolve", "resume"}
 """Commands that need the state, which takes a while to gather from a long ledger."""
 
+FOR_PEOPLE = {"answer", "resolve", "resume"}
+"""Commands that an isolated agent may not give. One that writes into the ledger by itself is not stopped by that."""
+
 
 def command(path: Path, confdir: Path, name: str, data: Data, by: str) -> Result:
     """Have a command carried out on the ledger at `path`: by the proxy that owns it, else here and now.
@@ -188,6 +192,8 @@ def command(path: Path, confdir: Path, name: str, data: Data, by: str) -> Result
         raise LedgerError(f"there is no ledger at `{path}`: nothing was recorded yet, or give `--ledger`")
     while True:
         owner = owner_of(path)
+        if owner is not None and name in FOR_PEOPLE and apart(owner):
+            raise CommandError("this is for people; it runs within `borderpost run --isolated`, where the agent is")
         if owner is None:
             return asyncio.run(_here(path, confdir, Command(0, name, data, by)))
         result = submit(path, name, data, by, lambda owner=owner: owner_of(path) == owner)  # type: ignore[misc]

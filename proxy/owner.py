@@ -41,6 +41,19 @@ def owner_of(ledger: Path) -> Owner | None:
     return None
 
 
+def apart(owner: Owner) -> bool:
+    """Whether this process has another network than `owner`: so has all that `run --isolated` starts.
+
+    Where the system has no such thing, or `owner` has just ended, it has not.
+    """
+    try:
+        return Path(f"/proc/{owner.pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+    except PermissionError:  # from within a user namespace, too, nobody may look out
+        return True
+    except OSError:
+        return False
+
+
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)

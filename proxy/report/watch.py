@@ -39,6 +39,11 @@ class Keys:
         if self._terminal:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
 
+    def forget(self) -> None:
+        """Forget what was typed so far on the terminal: it was not meant for what is shown now."""
+        if self._terminal:
+            termios.tcflush(self._fd, termios.TCIFLUSH)
+
     def key(self, timeout_s: float) -> str | None:
         """The next key, or the next line where no terminal is; None when nothing was typed. `q` at the end."""
         if b"\n" not in self._typed:
@@ -111,6 +116,7 @@ def _ask(
     """Ask about one. False when somebody said `q`."""
     ticket = card.question.id
     say(["", *show(card), "", ASK])
+    keys.forget()
     while True:
         typed = keys.key(LOOK_S)
         if typed is None:

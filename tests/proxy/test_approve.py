@@ -21,6 +21,7 @@ from proxy.ledger.query import LedgerReader
 from proxy.osuser import os_user
 from proxy.rulefiles import read
 from proxy.server import Proxy
+from rules.decision import Plain
 from tests.crash.sweep import Proxies
 from tests.proxy.test_attacks import H2
 from tests.proxy.test_waiting import deny_everything
@@ -245,6 +246,24 @@ async def test_a_deny_that_comes_into_force_refuses_what_is_held(world: Any) -> 
         await says(here, question.id, True)
         assert (await client.post("/refunds", json=REFUND)).json()["code"] == "policy-denied"
     assert here.upstream.hits == []
+
+
+async def test_a_halt_refuses_what_is_held_and_leaves_its_question_open(world: Any) -> None:
+    here = await world(HELD)
+
+    async def orders(name: str, **data: Plain) -> None:
+        await asyncio.to_thread(desk.command, here.ledger, here.settings.confdir, name, data, "ada")
+
+    async with here.client(timeout=30) as client:
+        call = asyncio.create_task(client.post("/refunds", json=REFUND))
+        (question,) = await asked(here)
+        await orders("halt", agent="", tool="", reason="Stop.")
+        assert (await call).json()["code"] == "halted"
+        await says(here, question.id, True)
+        assert (await client.post("/refunds", json=REFUND)).json()["code"] == "halted"
+        await orders("resume", agent="", tool="")
+        assert (await client.post("/refunds", json=REFUND)).status_code == 200
+    assert len(here.upstream.hits) == 1
 
 
 async def test_the_terminal_tells_of_a_question_once(world: Any, caplog: pytest.LogCaptureFixture) -> None:
