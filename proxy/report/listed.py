@@ -48,6 +48,7 @@ def plain_rules(ruleset: RuleSet) -> list[dict[str, object]]:
             "agents": rule.select.agents,
             "runs": rule.select.runs,
             "where": rule.select.where.describe() if rule.select.where else None,
+            "after": sorted(rule.select.after) if rule.select.after is not None else None,
             "source": rule.source,
         }
         for rule in ruleset.rules

@@ -349,3 +349,46 @@ def test_an_example_does_what_its_comments_say(name: str, tests: str) -> None:
     failed = [(case.name, run_case(loaded.ruleset, case).mismatches) for case in loaded.cases]
     assert [one for one in failed if one[1]] == []
     assert loaded.cases
+
+
+DESIGN = """
+version: 1
+tools:
+  stripe.charge.read: GET https://api.stripe.com/v1/charges/{charge}
+  stripe.refund:
+    match: POST https://api.stripe.com/v1/refunds
+    body: form
+    params:
+      charge: {type: string, pattern: "^ch_[A-Za-z0-9]+$", required: true}
+      amount: {type: integer, minimum: 1, required: true}
+      reason: {enum: [duplicate, fraudulent, requested_by_customer]}
+    upstream_key: Idempotency-Key
+rules:
+  - {id: read-charges, tool: stripe.charge.read, allow: true}
+  - id: small-refunds
+    tool: stripe.refund
+    where: {body.amount: {lte: 5000}}
+    allow: true
+    dedupe: {window: 24h, key: [body.charge, body.amount]}
+    require: {after: stripe.charge.read, same: {body.charge: path.charge}, within: 30m}
+tests:
+  - name: a refund without reading the charge first is refused
+    call: {agent: support, request: POST https://api.stripe.com/v1/refunds, form: {charge: ch_1, amount: 500}}
+    expect: {decision: deny, rule: small-refunds, code: prerequisite-missing}
+  - name: in the right order it goes out, once
+    calls:
+      - {agent: support, request: GET https://api.stripe.com/v1/charges/ch_1}
+      - agent: support
+        request: POST https://api.stripe.com/v1/refunds
+        form: {charge: ch_1, amount: 500}
+        expect: {decision: allow, rule: small-refunds}
+      - agent: support
+        request: POST https://api.stripe.com/v1/refunds
+        form: {charge: ch_1, amount: 500}
+        expect: {decision: replay, rule: small-refunds}
+"""
+
+
+def test_the_example_that_the_language_was_designed_by() -> None:
+    loaded = load([Source("design.yaml", DESIGN)], {})
+    assert [run_case(loaded.ruleset, case).mismatches for case in loaded.cases] == [(), ()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from rules import kept
 from rules.decide import apply
 from rules.decision import Change
 from rules.guards import history
@@ -291,3 +293,33 @@ def test_what_was_done_while_the_clock_ran_ahead_has_to_be_done_again() -> None:
     assert state.of(History).runs["r"].seen_ns == START + 20 * S
     assert past.sent(("web",))
     assert past.done(("web",))
+
+
+def test_it_can_be_written_down_and_read_back() -> None:
+    state = State()
+    say(state, "r1", "web", START, "c1")
+    apply(state, done(state, "r1", "c1", ("web",), ("k1", "k2"), START + 1))
+    apply(state, done(state, "r1", "c2", ("web",), ("k1",), START + 2))
+    say(state, named(1), "mail", START + 3, "c3")
+    again = kept.read(list(kept.write(state)))
+    assert again == state
+    assert list(again.of(History).runs) == ["r1", named(1)]
+    assert list(again.of(History).runs["r1"].met) == ["k2", "k1"]
+
+
+def test_every_message_of_a_batch_taints() -> None:
+    world = World("""
+tools:
+  read: {match: {request: "POST https://api.example.com/mcp", mcp: read}}
+  list: {match: {request: "POST https://api.example.com/mcp", mcp: list}}
+  send: POST https://api.example.com/send
+rules:
+  - {id: open, tool: [read, list, send], allow: true}
+  - {id: tainted, tool: send, after: list, deny: No.}
+""")
+    messages = [{"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": {"name": n}} for n in ("read", "list")]
+    assert world.do(call("POST", "/mcp", json.dumps(messages[:1]))) == "allow"
+    assert world.do(call("POST", "/send")) == "allow"
+    assert world.do(call("POST", "/mcp", json.dumps(messages))) == "allow"
+    assert world.do(call("POST", "/send")) == "policy-denied"
+    assert world.refold() == world.state
