@@ -77,6 +77,7 @@ class Reading:
         self.now_ns = now_ns
         self.past = past
         self.facts: dict[str, Plain] = {}
+        self.fingerprints: dict[tuple[tuple[Field, ...], tuple[Field, ...]], str] = {}
         self._values: dict[str, Value] = {}
         self.tool_hits: list[Hit] = []
         self.rule_hits: dict[tuple[str, str], list[Hit]] = {}

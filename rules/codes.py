@@ -43,6 +43,7 @@ CODES: dict[str, Code] = {
     "rate-limited": Code(429, "Rate limited", "yes", False, "http_request_error"),
     "concurrency": Code(429, "Too many at the same time", "yes", False, "http_request_error"),
     "upstream-cooldown": Code(503, "Upstream asked to slow down", "yes", False, "destination_unavailable"),
+    "loop-detected": Code(403, "Loop detected", "never as is", True, "http_request_denied"),
     "circuit-open": Code(503, "Upstream is failing", "yes", False, "destination_unavailable"),
     "destination-refused": Code(403, "Destination not permitted", "never", True, "destination_ip_prohibited"),
     "upgrade-refused": Code(403, "Protocol upgrade not supported", "never", True, "http_request_denied"),

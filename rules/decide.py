@@ -33,8 +33,9 @@ from rules.canonical import frame
 from rules.decision import Action, Answer, Change, Decision, Expected, Outcome, Setting, Violation, Waiting
 from rules.expect import effect, judge
 from rules.fields import ConditionError, Field, Value
+from rules.fingerprint import fingerprint
 from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Settled, Verdict, Wait
-from rules.guards import ASKING, HOLDING, IMPLICIT, TABLES
+from rules.guards import ASKING, HOLDING, IMPLICIT, TABLES, WATCHING
 from rules.guards.claims import outcome_of
 from rules.guards.history import NO_PAST, History, past_of
 from rules.halts import Halts
@@ -243,7 +244,7 @@ class _View:
     """A call as one guard of one rule sees it (`rules.guard.View`)."""
 
     __slots__ = (
-        "_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "retried",
+        "_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "polling", "retried",
         "retry_of", "tool", "upstream_key", "writes",
     )  # fmt: skip
 
@@ -258,6 +259,7 @@ class _View:
         self.tool = naming.name
         self.writes = naming.writes
         self.upstream_key = naming.tool.upstream_key if naming.tool is not None else None
+        self.polling = naming.tool is not None and naming.tool.polling
         self.not_before_ns = 0
         self.retried: SentKey | None = None
         self.retry_of = ""
@@ -265,6 +267,20 @@ class _View:
 
     def read(self, field: Field) -> Value:
         return self._reading.read(field, self._bindings)
+
+    def fingerprint(
+        self, by: tuple[Field, ...], key: Sequence[tuple[str, Value]] | None = None, ignore: tuple[Field, ...] = ()
+    ) -> str:
+        who = [(field.text, self.read(field)) for field in by]
+        where = self.upstream_key
+        if where is not None and where.place != "header":
+            ignore += (where.field,)  # a client draws a new one for each try
+        if key is not None or any(field.place == "path" for field in by):  # what differs from rule to rule
+            return fingerprint(self.call, who, key, ignore)
+        known = self._reading.fingerprints.get((by, ignore))
+        if known is None:
+            known = self._reading.fingerprints[by, ignore] = fingerprint(self.call, who, None, ignore)
+        return known
 
     def note(self, name: str, value: str) -> None:
         self._reading.facts[name] = value
@@ -474,6 +490,7 @@ class _Deciding:
         guards, errors = self._applying()
         if errors:
             return self._refusal("deny", errors, errors[0].detail)
+        asked: list[_Guarding] = []
         changes: list[Change] = []
         send: dict[tuple[str, str], Setting] = {}
         notices: list[str] = []
@@ -482,9 +499,10 @@ class _Deciding:
         for _, stage in groupby(sorted(guards, key=_stage), _stage):
             here = list(stage)
             send_at_ns = max(send_at_ns, self._check(here))
+            asked += here
             refusal = self._refused(here)
             if refusal is not None:
-                return refusal
+                return self._watched_by(asked, refusal)
             for each in here:
                 verdict = each.verdict
                 if isinstance(verdict, Pass):
@@ -513,6 +531,16 @@ class _Deciding:
             changes=tuple(changes),
             notices=tuple(notices),
         )
+
+    def _watched_by(self, asked: Sequence[_Guarding], decision: Decision) -> Decision:
+        """`decision`, which does not send the call, with what follows from it for the guards that let it pass."""
+        if decision.wait is not None:
+            return decision
+        changes = decision.changes
+        for each in asked:
+            if isinstance(each.guard, WATCHING) and isinstance(each.verdict, Pass):
+                changes += each.guard.watch(each.view, self.state, decision, self.now_ns)
+        return msgspec.structs.replace(decision, changes=changes) if changes else decision
 
     def _exact_host(self) -> bool:
         """Does a target that allows the call, or the tool that names it, name the host literally?"""

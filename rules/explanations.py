@@ -139,12 +139,6 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Authorization}}",
         "tools: {refund: {match: POST https://pay.example.com/refunds, upstream_key: Idempotency-Key}}",
     ),
-    "not-supported": (
-        "The word belongs to the language, but this version does not support it. It is refused, not skipped: a "
-        "rule that relies on it would mean something else without it.",
-        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, loop: true}]",
-        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, throttle: 60/min}]",
-    ),
     "unknown-tool": (
         "A rule refers to a tool that no file and no used pack defines, or to a glob that matches none. Such a "
         "rule would never apply, and nobody would notice.",
@@ -311,6 +305,11 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "rules: [{id: search, match: GET https://search.example.com/**, allow: true, concurrency: {by: agent}}]",
         "rules: [{id: search, match: GET https://search.example.com/**, allow: true, concurrency: {max: 2, "
         "by: agent}}]",
+    ),
+    "loop": (
+        "`loop` is `true`, or a mapping of limits: `same_error`, `same_result` and `cycle` say how often is too often.",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, loop: 3}]",
+        "rules: [{id: files, match: GET https://files.example.com/**, allow: true, loop: {same_error: 3}}]",
     ),
     "breaker": (
         "`breaker` is `true`, or a mapping of `failures` (how many in a row open it) and `open` (for how long).",

@@ -25,6 +25,10 @@ SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-toke
 """Query parameters that differ between two signings of the same call (AWS SigV4 query signing)."""
 
 
+WHO = (Field("agent", "agent"), Field("credential", "credential"))
+"""Whose repetition of a call is one, unless a rule says so: the same agent's, with the same credential."""
+
+
 def value_bytes(value: Value) -> bytes:
     """The canonical bytes of a field's value; absent, single and several values never share them."""
     if isinstance(value, str):

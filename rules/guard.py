@@ -7,12 +7,13 @@ and its table folds them (`rules.state.Table`), both live and when the ledger is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from rules.call import Call
-from rules.decision import Answer, Change, Executed, Expected, Limit, OutcomeKind, Setting
+from rules.decision import Answer, Change, Decision, Executed, Expected, Limit, OutcomeKind, Setting
 from rules.fields import Field, Value
 from rules.state import State
 from rules.upstream_key import SentKey, UpstreamKey
@@ -23,6 +24,7 @@ class View(Protocol):
     """A call as a guard sees it: every read is recorded as a fact.
 
     `upstream_key`: where the tool that names the call takes the key of a repetition, None where it takes none.
+    `polling`: that tool is for asking again and again.
     `not_before_ns`: the call cannot be sent earlier than this, because another guard delays it.
     `retried`: the call has to go out under this key, because another guard lets it retry an earlier one.
     `retry_of`: the call whose effect this one has or had, since it goes out under the same key; empty for most.
@@ -34,6 +36,7 @@ class View(Protocol):
     tool: str
     writes: bool
     upstream_key: UpstreamKey | None
+    polling: bool
     not_before_ns: int
     retried: SentKey | None
     retry_of: str
@@ -41,6 +44,11 @@ class View(Protocol):
 
     def read(self, field: Field) -> Value:
         """The value of `field`, or `rules.fields.ABSENT`."""
+
+    def fingerprint(
+        self, by: tuple[Field, ...], key: Sequence[tuple[str, Value]] | None = None, ignore: tuple[Field, ...] = ()
+    ) -> str:
+        """What makes the call the same as another (`rules.fingerprint`), asked by whoever the fields `by` tell."""
 
     def note(self, name: str, value: str) -> None:
         """Put on record a fact that was computed from the call, such as a fingerprint."""
@@ -154,6 +162,13 @@ class Guard(Protocol):
 
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
         """What follows from the end of a call that this guard let out. Called with the rule set that let it out."""
+
+
+class Watching(Guard, Protocol):
+    """A guard that wants to know what comes of every call that it has let pass, and not only of those that are sent."""
+
+    def watch(self, view: View, state: State, decision: Decision, now_ns: int) -> tuple[Change, ...]:
+        """What follows from `decision`, by which a call was refused or answered again, and will not wait."""
 
 
 class Implicit(Protocol):

@@ -16,7 +16,7 @@ from rules.read_tools import NAME_HELP, read_matches
 from rules.ruleset import Match, Mode, Rule, Selector
 from rules.shape import Report
 from rules.suggest import listing, suggest
-from rules.vocabulary import LATER, MODES, NAME, RULE, SELECT
+from rules.vocabulary import MODES, NAME, RULE, SELECT
 from rules.where import parse_where
 from rules.yamltree import Node
 
@@ -27,7 +27,7 @@ NO_REASON = "This is not permitted."
 def read_rule(node: Node, known: KnownTools, report: Report) -> Rule | None:
     """The rule that `node` says, or None when something is wrong with it, which is in the report."""
     before = len(report.problems)
-    found = report.keys(node, "a rule", (*RULE, *GUARDS), LATER["rule"])
+    found = report.keys(node, "a rule", (*RULE, *GUARDS))
     if node.kind != "map":
         return None
     rule_id = _id(node, found, report)
@@ -129,7 +129,7 @@ def _check_verbs(node: Node, found: dict[str, Node], rule_id: str, report: Repor
         message = f"`{verbs[0]}` never counts: the rule denies the same calls"
         report.add("conflicting-verbs", message, found[verbs[0]], "make two rules of it")
     written = {str(key.scalar) for key, _ in node.entries}
-    if not written & {"allow", "deny", *GUARDS, *LATER["rule"]} and written <= {*RULE, *LATER["rule"]}:
+    if not written & {"allow", "deny", *GUARDS} and written <= {*RULE}:
         shown = f"the rule `{rule_id}`" if rule_id else "the rule"
         mend = f'add `allow: true`, `deny: "the reason"` or a guard ({", ".join(sorted(GUARDS))})'
         report.add("no-verb", f"{shown} does nothing: it has no verb", node, mend)

@@ -59,6 +59,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     cap_bytes = _cap(found["cap"], report) if "cap" in found else BODY_CAP_BYTES
     upstream_key = _upstream_key(found["upstream_key"], body, credential, report) if "upstream_key" in found else None
     expect = report.attempt(lambda: parse_expect(found["expect"])) if "expect" in found else None
+    polling = _flag(found["polling"], "`polling`", report) if "polling" in found else False
     params = _params(found, matches, body, credential, report) if len(report.problems) == before else None
     if len(report.problems) > before:
         return None
@@ -72,6 +73,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         refusal=refusal or "",
         upstream_key=upstream_key,
         expect=expect,
+        polling=polling,
         params=params,
         source=f"{name.mark.file}:{name.mark.line}",
     )
@@ -205,6 +207,12 @@ def _params(
         credential=credential,
     )
     return read_params(found["params"], calls, mode == "monitor", report)
+
+
+def _flag(node: Node, what: str, report: Report) -> bool:
+    if not isinstance(node.scalar, bool):
+        report.wrong_type(node, what, "`true` or `false`")
+    return node.scalar is True
 
 
 def _cap(node: Node, report: Report) -> int:

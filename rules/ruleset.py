@@ -60,8 +60,8 @@ class Tool(msgspec.Struct, frozen=True):
     `credential`: the field that holds the secret, such as `header.x-api-key`; empty for the usual places.
     `refusal`: the dialect that its clients want refusals in; empty where the call tells.
     `upstream_key`: the field by which the API itself knows a repetition, or None.
-    `expect`: what an answer is that means success, or None. `params`: what its calls may say, or None where that is
-    left open. `source`: "file:line" for messages.
+    `expect`: what an answer is that means success, or None. `polling`: it is there to be asked again and again.
+    `params`: what its calls may say, or None where that is left open. `source`: "file:line" for messages.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Tool(msgspec.Struct, frozen=True):
     refusal: str = ""
     upstream_key: UpstreamKey | None = None
     expect: Expect | None = None
+    polling: bool = False
     params: Contract | None = None
     source: str = ""
 

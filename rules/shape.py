@@ -45,7 +45,7 @@ class Report:
             self.problems.extend(error.problems)
             return None
 
-    def keys(self, node: Node, what: str, known: Collection[str], later: Collection[str] = ()) -> dict[str, Node]:
+    def keys(self, node: Node, what: str, known: Collection[str]) -> dict[str, Node]:
         """The values of the map `node` by key, without the keys that are not `known`. `what` names it: "a rule"."""
         if node.kind != "map":
             self.wrong_type(node, what, "a mapping", f"its keys are {', '.join(known)}")
@@ -55,12 +55,9 @@ class Report:
             name = str(key.scalar)
             if name in known:
                 values[name] = value
-            elif name in later:
-                message = f"`{name}` is not supported by this version"
-                self.add("not-supported", message, key, "remove it, and mind what the file says without it")
             else:
                 meant = _MEANT.get(name, ("", ""))
-                close = meant[1] if meant[0] in known else suggest(name, [*known, *later])
+                close = meant[1] if meant[0] in known else suggest(name, known)
                 close = close or f"its keys are {', '.join(known)}"
                 self.add("unknown-key", f"`{name}` is not a key of {what}", key, close)
         return values

@@ -93,6 +93,10 @@ TOOL: dict[str, Word] = {
     "params_mode": Word(
         "monitor: record what `params` would refuse, and refuse nothing for it. Default: enforce.", MODE
     ),
+    "polling": Word(
+        "Asking it again and again for the same answer is what it is for: `loop` counts its errors only.",
+        {"type": "boolean"},
+    ),
     "cap": Word(
         "The largest body that is buffered to decide, such as 1MiB. Default: 16MiB; at most 256MiB.",
         {"type": "string", "pattern": f"^{SIZE}$"},
@@ -155,8 +159,3 @@ RULE: dict[str, Word] = {
     "deny": Word("Refuses the calls; the text is the reason that the agent reads.", {"anyOf": [TEXT, {"const": True}]}),
     "mode": Word("monitor: record what this rule would refuse, but refuse nothing for it. Default: enforce.", MODE),
 }
-
-LATER: dict[str, frozenset[str]] = {
-    "rule": frozenset({"loop"}),
-}
-"""Words that the language has and this version does not support: refused by name, so that nobody relies on them."""

@@ -100,6 +100,12 @@ MEANINGS: dict[str, str] = {
         "The API itself asked to slow down (429, or 503 with `Retry-After`), so calls to that host with that "
         "credential are held back until the time that it named, whoever makes them. No rule of yours is behind this."
     ),
+    "loop-detected": (
+        "A `loop` stopped the call: in this run it was made again and again, and the same came of it each time, be it "
+        "an answer, an error, a refusal, or the answer of an earlier call. It is sent once more after a minute; when "
+        "the same comes of it again it is stopped for twice as long. Say `polling: true` for tools that are there to "
+        "be asked again and again."
+    ),
     "circuit-open": (
         "A `breaker` left the API alone: so many calls in a row to that host with that credential ended without an "
         "answer, or with 502, 503 or 504. When its time is over one call goes first, and the others follow when it "

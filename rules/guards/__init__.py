@@ -13,6 +13,8 @@ from rules.guards.cooldown import Cooldown, Cooldowns
 from rules.guards.dedupe import Dedupe
 from rules.guards.endings import Endings
 from rules.guards.history import History
+from rules.guards.loop import Loop
+from rules.guards.loop import Rows as Loops
 from rules.guards.require import Require
 from rules.guards.spending import Budgets
 from rules.guards.throttle import Rows, Throttle
@@ -20,6 +22,7 @@ from rules.halts import Halts
 from rules.state import Asking, Holding, Table
 
 GUARDS: dict[str, type[Guard]] = {
+    "loop": Loop,
     "breaker": Breaker,
     "budget": Budget,
     "dedupe": Dedupe,
@@ -43,8 +46,12 @@ TABLES: dict[str, type[Table]] = {
     "halt": Halts,
     "breaker": Circuits,
     "history": History,
+    "loop": Loops,
 }
 """Verb in changes -> the table that folds them."""
+
+WATCHING: tuple[type[Loop], ...] = (Loop,)
+"""The guards that are told what becomes of calls that are not sent (`rules.guard.Watching`)."""
 
 HOLDING: dict[str, type[Holding]] = {
     "budget": Budgets,

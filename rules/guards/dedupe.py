@@ -13,7 +13,7 @@ import msgspec
 from rules.canonical import text_bytes
 from rules.decision import Change, Plain
 from rules.fields import ABSENT, Field, Value
-from rules.fingerprint import fingerprint
+from rules.fingerprint import WHO
 from rules.guard import Pass, Refuse, Replay, Settled, Verdict, View, Wait
 from rules.guards.claims import ON_ITS_WAY, Claim, Claims, end_of
 from rules.guards.endings import SCOPES, path_key, until_key
@@ -115,7 +115,7 @@ class Dedupe(msgspec.Struct, frozen=True):
     }
 
     rule: str
-    by: tuple[Field, ...] = (Field("agent", "agent"), Field("credential", "credential"))
+    by: tuple[Field, ...] = WHO
     window_ns: int = WINDOW_NS
     methods: frozenset[str] = frozenset()
     key: tuple[Key, ...] | None = None
@@ -179,10 +179,8 @@ class Dedupe(msgspec.Struct, frozen=True):
         call = view.call
         if not self.claims(call.method, view.writes):
             return Pass()
-        by = [(field.text, view.read(field)) for field in self.by]
         where = view.upstream_key
-        inside = (where.field,) if where is not None and where.place != "header" else ()
-        identity = fingerprint(call, by, self._key_values(view), self.ignore + inside)
+        identity = view.fingerprint(self.by, self._key_values(view), self.ignore)
         view.note(f"fingerprint.{self.rule}", identity)
         key = view.key(b"dedupe", self.rule.encode(), identity.encode())
         claims = state.of(Claims)
@@ -213,7 +211,7 @@ class Dedupe(msgspec.Struct, frozen=True):
             "until_ns": now_ns + self.window_ns,
             "client_keys": client_keys,
             "path": path_key(call) if call.method in PATH_METHODS else "",
-            "until": until_key(self.until, [each for each in by if each[0] in SCOPES]) if self.until else "",
+            "until": until_key(self.until, self._scope(view)) if self.until else "",
         }
         if where is None:
             return Pass((Change(self.verb, self.rule, key, "claim", data),))
@@ -237,6 +235,10 @@ class Dedupe(msgspec.Struct, frozen=True):
                 data["refused"] = True
             changes.append(Change(self.verb, self.rule, begun.key, step, data))
         return tuple(changes)
+
+    def _scope(self, view: View) -> list[tuple[str, Value]]:
+        """Whose success of the `until:` tool ends the claim."""
+        return [(field.text, view.read(field)) for field in self.by if field.text in SCOPES]
 
     def _key_values(self, view: View) -> list[tuple[str, Value]] | None:
         """The fields under `key:` with their values; None when there is no key, or one of them is absent."""

@@ -9,7 +9,7 @@ import pytest
 
 from rules.load import Source, load
 from rules.problems import RuleFileError, render
-from rules.vocabulary import EFFECTS, FILE, LATER, MODES, RULE, SELECT, TOOL
+from rules.vocabulary import EFFECTS, FILE, MODES, RULE, SELECT, TOOL
 from rules.where import OPERATORS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
@@ -26,8 +26,3 @@ def test_the_broken_file_gets_these_messages() -> None:
 def test_every_word_is_explained() -> None:
     words = {*FILE, *TOOL, *SELECT, *RULE, *OPERATORS, *MODES, *EFFECTS} - {"id"}
     assert sorted(word for word in words if f"`{word}" not in PAGE) == []
-
-
-def test_words_of_later_versions_are_named() -> None:
-    later = set().union(*LATER.values()) - {"params_mode"}
-    assert sorted(word for word in later if f"`{word}`" not in PAGE) == []

@@ -1,6 +1,4 @@
-"""Ten users' rule files: each loads, or is refused for the words that this version does not support, and for no other
-reason. Those that load do what their comments say.
-"""
+"""Ten users' rule files: each loads, and does what its comments say."""
 
 from __future__ import annotations
 
@@ -10,42 +8,19 @@ import pytest
 
 from rules.cases import run_case
 from rules.load import Source, load
-from rules.problems import RuleFileError
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests/examples").iterdir())}
 PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules/packs").glob("*.yaml"))}
 
-WAITING: dict[str, list[str]] = {
-    "01-coding-agent.yaml": [],
-    "02-support-agent.yaml": [],
-    "03-research-agent.yaml": [],
-    "04-data-agent.yaml": [],
-    "05-mcp-host.yaml": ["loop"],
-    "06-model-cost.yaml": [],
-    "07-team-gateway.yaml": [],
-    "08-mail.yaml": [],
-    "09-google.yaml": [],
-    "10-local-services.yaml": [],
-}
-"""The words in each file that this version refuses by name, in their order."""
-
 
 def test_all_ten_are_here() -> None:
-    assert set(EXAMPLES) == set(WAITING)
+    assert len(EXAMPLES) == 10
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_loads_or_waits_for_a_word(name: str) -> None:
-    words = WAITING[name]
-    if not words:
-        assert load([Source(name, EXAMPLES[name])], PACKS).ruleset.rules
-        return
-    with pytest.raises(RuleFileError) as error:
-        load([Source(name, EXAMPLES[name])], PACKS)
-    assert [(problem.code, problem.message) for problem in error.value.problems] == [
-        ("not-supported", f"`{word}` is not supported by this version") for word in words
-    ]
+def test_an_example_loads(name: str) -> None:
+    assert load([Source(name, EXAMPLES[name])], PACKS).ruleset.rules
 
 
 CODING = """
@@ -244,6 +219,22 @@ tests:
 """
 
 
+TOOL_CALL = """request: POST https://mcp.acme.example/mcp, answer: {status: %s},
+        json: {jsonrpc: "2.0", id: %d, method: tools/call, params: {name: %s, arguments: {q: a}}}"""
+
+
+def mcp_calls(name: str, status: int, count: int, last: str) -> str:
+    """A test of `count` equal calls of one MCP tool, and one more, of which `last` is expected."""
+    calls = "".join(f"      - {{{TOOL_CALL % (status, number, name)}}}\n" for number in range(count))
+    final = f"{{{TOOL_CALL % (status, count, name)}, expect: {last}}}"
+    return f"version: 1\ntests:\n  - name: again and again\n    calls:\n{calls}      - {final}\n"
+
+
+MCP = mcp_calls("find", 500, 2, "allow")
+MCP_ERROR = mcp_calls("find", 500, 3, "{decision: deny, code: loop-detected, rule: tools}")
+MCP_RESULT = mcp_calls("find", 200, 5, "{decision: deny, code: loop-detected, rule: tools}")
+MCP_DELETE = mcp_calls("delete_all", 200, 0, "{decision: deny, code: policy-denied, rule: no-delete}")
+
 POOL = many(
     20,
     "{decision: allow, rule: writers, would: trial}",
@@ -334,6 +325,10 @@ SAID: list[tuple[str, str]] = [
     ("01-coding-agent.yaml", CODING),
     ("03-research-agent.yaml", RESEARCH),
     ("04-data-agent.yaml", DATA),
+    ("05-mcp-host.yaml", MCP),
+    ("05-mcp-host.yaml", MCP_ERROR),
+    ("05-mcp-host.yaml", MCP_RESULT),
+    ("05-mcp-host.yaml", MCP_DELETE),
     ("06-model-cost.yaml", COST),
     ("07-team-gateway.yaml", TEAM),
     ("07-team-gateway.yaml", POOL),
