@@ -16,26 +16,31 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy import dial
 from proxy.doorman import Doorman
-from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Exchange
+from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Counted, Exchange
 from proxy.gate import SHOWN_REASON, Admission, Asked, Gate, withdrawn
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.ownhost import OwnHost
 from proxy.refusal import Reply, render_failure
+from proxy.websocket import Said
 from proxy.wire.answer import read_answer_body
 from proxy.wire.error import WireError
 from proxy.wire.placing import in_form, in_object, in_query
 from proxy.wire.request import (
     Head,
+    as_websocket,
     headers_to_strip,
     is_upgrade,
+    opens_websocket,
     read_body,
     read_head,
+    read_message,
     with_credential,
 )
 from rules import decide
 from rules.call import UNREAD_BODY, Call
 from rules.decision import Answer, Setting
+from rules.pattern import MESSAGE
 
 UPSTREAM_TIMEOUT_S = 600.0
 """How long an upstream may be silent, and how long an exchange goes on after its client has left."""
@@ -185,7 +190,10 @@ class Addon:
         if answer is not None:
             return answer
         if is_upgrade(call):
-            raise WireError("upgrade-refused", "Protocol upgrades such as WebSocket are not supported here.")
+            if not opens_websocket(call):
+                raise WireError("upgrade-refused", "The only protocol that a call may change to is WebSocket.")
+            exchange.call = call = as_websocket(call)
+            exchange.upgrade = True
         strip = headers_to_strip(call)
         if any(name in strip for name, _ in call.headers):
             kept = (field for field in headers if field[0].lower().decode("latin-1") not in strip)
@@ -296,6 +304,8 @@ class Addon:
         if exchange is None or exchange.admission is None or exchange.settled or exchange.copy is None:
             return
         assert flow.response is not None
+        if exchange.socket is not None:
+            return  # it has only begun; `socket_end` comes at its end
         if not flow.response.stream:
             exchange.copy(flow.response.raw_content or b"")
         kept = exchange.finish and not flow.response.trailers  # without its trailers it would be another answer
@@ -358,6 +368,38 @@ class Addon:
         )
         if not begun:
             flow.response = _response(reply)
+
+    # -- WebSockets ------------------------------------------------------------------------------------------------
+
+    async def socket_message(self, said: Said) -> None:
+        """A client wants to say something in an open WebSocket: is the call that opened it still permitted, and is
+        this, where rules decide message by message? `said.refusal` stands until that is known."""
+        exchange = exchange_of(said.flow)
+        if exchange is None or exchange.admission is None:
+            return
+        try:
+            said.refusal = await self._decide_message(exchange, exchange.admission, said.content)
+        except Exception:
+            log.exception("a message was refused, because of an error of ours")
+
+    async def _decide_message(self, exchange: Exchange, opened: Admission, content: str | bytes) -> str | None:
+        refusal = self._gate.still(opened)
+        if refusal is not None or not decide.decides_messages(self._gate.ruleset, opened.call):
+            return refusal.detail if refusal is not None else None
+        call_id = self._new_call_id(self._gate.clock.now_ns())
+        message = read_message(opened.call, content)
+        admission = await self._gate.admit(message, call_id, Asked(MESSAGE, "HTTP/1.1"), exchange.gone)
+        if admission.reply is not None:
+            return admission.decision.detail
+        self._gate.settle(admission, Answer(status=101, complete=True, sent=True))
+        return None
+
+    def socket_end(self, flow: http.HTTPFlow, reason: str) -> None:
+        """A WebSocket is over: record what went through it."""
+        exchange = exchange_of(flow)
+        if exchange is not None and exchange.admission is not None and exchange.socket and not exchange.settled:
+            answer = _socket_answer(exchange.socket, reason)
+            self._settle(flow.client_conn.id, exchange, exchange.admission, answer, None)
 
     def _settle(
         self,
@@ -422,7 +464,9 @@ class Addon:
             exchange.refusal = exchange.refusal or _policy_error(False, False)
             if exchange.admission is not None and not exchange.settled:
                 answer = withdrawn(reason)
-                if exchange.sent:
+                if exchange.socket is not None:
+                    answer = _socket_answer(exchange.socket, reason)
+                elif exchange.sent:
                     answer = Answer(status=0, complete=False, sent=True, abandoned=True, error=reason)
                 self._settle(client.id, exchange, exchange.admission, answer, None)
 
@@ -434,6 +478,18 @@ class Addon:
             _, late = await asyncio.wait(waits, timeout=timeout_s)
             for waiting in late:
                 waiting.cancel()
+
+
+def _socket_answer(counted: Counted, reason: str) -> Answer:
+    """The end of a WebSocket. It was opened, which is what was asked for; what each message did, nobody can tell."""
+    return Answer(
+        status=101,
+        complete=True,
+        sent=True,
+        error=reason,
+        size_bytes=counted.received_bytes,
+        messages=(counted.sent, counted.received),
+    )
 
 
 def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAnswer | None:

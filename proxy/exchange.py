@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 
 from proxy.gate import Admission, Asked
 from proxy.refusal import Reply
 from rules.call import Call
+
+EXTENSIONS = "sec-websocket-extensions"
+"""None is offered to upstreams: a compressed frame of a few bytes could unfold to any size."""
 
 ANSWER_CAP_BYTES = 1024 * 1024
 """Answers up to this size are kept for replay, and for rules that read them."""
@@ -24,6 +28,7 @@ class Exchange:
     `read_answer`: rules read the body of the answer.
     `hold_answer`: its status may have to be replaced. `sent`: the request may have begun to leave.
     `settled`: its outcome is recorded.
+    `upgrade`: it asks for a WebSocket. `socket`: what went through one, once it is open.
     `given_up`: nobody waits for it any more, so it must not be let out.
     """
 
@@ -49,6 +54,14 @@ class Exchange:
         self.client_left = False
         self.exact_host = False
         self.copy: AnswerCopy | None = None
+        self.upgrade = False
+        self.socket: Counted | None = None
+
+    def opens(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer 101 with these headers opens the WebSocket that was asked for."""
+        if self.upgrade and headers.get("upgrade", "").lower() == "websocket" and EXTENSIONS not in headers:
+            self.socket = Counted()
+        return self.socket is not None
 
     @property
     def must_finish(self) -> bool:
@@ -85,6 +98,15 @@ class BufferPool:
     def give(self, size_bytes: int) -> None:
         """Give back what was taken."""
         self._left_bytes += size_bytes
+
+
+class Counted:
+    """What went through a WebSocket: messages of the client and of the server, and bytes of the server's."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.received = 0
+        self.received_bytes = 0
 
 
 class AnswerCopy:

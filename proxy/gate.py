@@ -422,6 +422,11 @@ class Gate:
             admission, decision=refusal, reply=self._render(refusal, asked, admission.call, admission.call_id, now_ns)
         )
 
+    def still(self, admission: Admission) -> Decision | None:
+        """The refusal of a call that was let out and goes on, if it would not be let out any more; else None."""
+        self.look()
+        return decide.recheck(self.ruleset, self._state, admission.call, admission.call_id, self.clock.now_ns())
+
     def settle(
         self,
         admission: Admission,
@@ -479,6 +484,7 @@ class Gate:
                     client_left=client_left,
                     expected=outcome.expected,
                     shown_as=shown_as,
+                    messages=answer.messages,
                     changes=outcome.changes,
                 ),
                 stored if outcome.kind == "done" else None,

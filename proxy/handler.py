@@ -16,7 +16,8 @@ from mitmproxy.connection import Connection, ConnectionState
 from mitmproxy.proxy import commands, events, layer, mode_specs, server
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from proxy.layers import Http, Wait, WaitCompleted, http_of
+from proxy.commands import Wait, WaitCompleted
+from proxy.layers import Http, http_of
 
 type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
 """Hook name -> the functions that run, in order; only the last may be async. What is not in the table does not run."""

@@ -6,10 +6,8 @@ the exchange's refusal has been lifted.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import mitmproxy.proxy.layers.http
@@ -40,8 +38,10 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
+from proxy.commands import Wait
 from proxy.exchange import ANSWER_CAP_BYTES, Exchange
 from proxy.http1 import Http1Client, Http1Server, problem_of
+from proxy.websocket import Socket
 
 EXCHANGE = "borderpost"
 """Where a flow's metadata holds its `Exchange`."""
@@ -56,25 +56,6 @@ DESTINATION_REFUSED = "destination refused: "
 
 
 commands.StartHook.blocking = False  # our hooks are done when they return; who has to wait yields `Wait`
-
-
-@dataclass
-class Wait(commands.Command):
-    """Go on when `task` has ended well. If it fails, never."""
-
-    blocking = True
-    task: asyncio.Task[None]
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-@dataclass(repr=False)
-class WaitCompleted(events.CommandCompleted):
-    """What was waited for has come."""
-
-    command: Wait
-    reply: None = None
 
 
 def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
@@ -236,8 +217,9 @@ class Stream(HttpStream):
 
     @expect(ResponseHeaders)
     def state_wait_for_response_headers(self, event: ResponseHeaders) -> layer.CommandGenerator[None]:
-        """An upstream may not switch protocols: what follows a 101 would be piped, undecided and unrecorded."""
-        if event.response.status_code == 101:
+        """An upstream may not switch protocols by itself: what follows would be piped, undecided and unrecorded."""
+        exchange = exchange_of(self.flow)
+        if event.response.status_code == 101 and not (exchange is not None and exchange.opens(event.response.headers)):
             yield commands.CloseConnection(self.flow.server_conn)
             message = "the upstream switched protocols without being asked"
             yield from self.handle_protocol_error(
@@ -269,7 +251,9 @@ class Stream(HttpStream):
             validate_headers(self.flow.response)
             if any(_CONTROL.search(value) for _, value in self.flow.response.headers.fields):
                 raise ValueError("a header field holds a control character")
-            if not 200 <= self.flow.response.status_code <= 999:
+            exchange = exchange_of(self.flow)
+            opened = exchange is not None and exchange.socket is not None
+            if not (200 <= self.flow.response.status_code <= 999 or opened):
                 raise ValueError(f"its status is {self.flow.response.status_code}")
         except ValueError as error:
             yield commands.CloseConnection(self.flow.server_conn)
@@ -278,6 +262,18 @@ class Stream(HttpStream):
             )
             return True
         return False
+
+    def flow_done(self) -> layer.CommandGenerator[None]:
+        """Where the upstream has switched to a WebSocket as it was asked to, our layer takes over."""
+        exchange = exchange_of(self.flow)
+        assert self.flow.response is not None
+        if exchange is None or exchange.socket is None or self.flow.response.status_code != 101:
+            yield from super().flow_done()
+            return
+        self.child_layer = Socket(self.context, self.flow, exchange.socket)
+        self._handle_event = self.passthrough
+        yield from self.child_layer.handle_event(events.Start())
+        yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
     def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
         """A client that left does not stop an exchange that has to be finished without it."""

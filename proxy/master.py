@@ -152,6 +152,8 @@ def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
         "responseheaders": (addon.responseheaders,),
         "response": (addon.response,),
         "error": (addon.error,),
+        "socket_message": (addon.socket_message,),
+        "socket_end": (addon.socket_end,),
         "server_connect": (addon.server_connect,),
         "client_disconnected": (addon.client_disconnected,),
         "layers_failed": (addon.give_up,),

@@ -19,7 +19,7 @@ from rules.fields import Absent, ConditionError, Field, Value, plain, read_field
 from rules.globs import glob_fits
 from rules.guards.history import Past
 from rules.index import Hit
-from rules.pattern import Pattern
+from rules.pattern import PLAIN, Pattern
 from rules.protocols import arguments, shown_message
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
 from rules.suggest import listing
@@ -159,7 +159,7 @@ class Reading:
         tool = self.ruleset.tools[tools[0]] if tools else None
         self.tool_name = tool.name if tool else ""
         self._values.pop("tool", None)
-        return Naming(tool, writes(tool, self.call.method), pattern, bindings)
+        return Naming(tool, writes(tool, self.call), pattern, bindings)
 
     def matching(self, side: Literal["allow", "deny"]) -> dict[str, Target]:
         """Every tool that matches the call, the most specific first, each with its first target. In doubt one does
@@ -303,8 +303,8 @@ class Reading:
         return match.where is None or match.where.holds(self.reader(bindings), side)
 
 
-def writes(tool: Tool | None, method: str) -> bool:
-    """Does such a call write? As its tool says, else by its method."""
+def writes(tool: Tool | None, call: Call) -> bool:
+    """Does such a call write? As its tool says, else by its method; nobody knows what is said in a WebSocket."""
     if tool is not None and tool.effect is not None:
         return tool.effect == "write"
-    return method not in READ_METHODS
+    return call.method not in READ_METHODS or call.scheme in PLAIN

@@ -29,6 +29,7 @@ from rules.codes import CODES
 from rules.decide import apply, decide, needs, replayed, said, settle
 from rules.decision import Answer, Decision
 from rules.guards.reading import read_map
+from rules.pattern import PORTS
 from rules.problems import Mark
 from rules.ruleset import RuleSet
 from rules.state import State
@@ -45,7 +46,6 @@ EXECUTED = ("no", "yes", "unknown")
 WIRE_KEYS = ("headers", "query", "json", "form", "multipart", "text")
 CALL_KEYS = ("request", "agent", "run", *WIRE_KEYS, "at", "answer", "ends", "approval")
 EXPECT_KEYS = ("decision", "code", "rule", "tool", "executed", "would")
-PORTS = {"https": 443, "http": 80}
 
 
 class Expect(msgspec.Struct, frozen=True):
@@ -251,7 +251,7 @@ def _call(node: Node, entries: dict[str, Node]) -> Call:
     )
 
 
-_REQUEST = re.compile(r"([A-Z][A-Z-]*) (https?)://(\S+)")
+_REQUEST = re.compile(r"([A-Z][A-Z-]*) (https?|wss?)://(\S+)")
 
 
 def _request(node: Node) -> tuple[str, str, str, int, str, tuple[tuple[str, str], ...]]:

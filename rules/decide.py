@@ -42,6 +42,7 @@ from rules.halts import Halts
 from rules.index import Hit
 from rules.params import check as parameters
 from rules.params.telling import told as told_of_parameters
+from rules.pattern import MESSAGE
 from rules.protocols import parts
 from rules.remember import completed, let_out
 from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
@@ -78,9 +79,9 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         if not hit.only_denies and not certain:
             tools.append(tool)
             certain = not tool.matches[hit.target.nth].narrows
-    may_write = {writes(tool, head.method) for tool in tools}
+    may_write = {writes(tool, head) for tool in tools}
     if not certain:
-        may_write.add(writes(None, head.method))
+        may_write.add(writes(None, head))
     rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
     claim = any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards)
     asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
@@ -112,6 +113,12 @@ def _batch(ruleset: RuleSet, call: Call) -> tuple[Call, ...]:
     if batch and any(match.says is not None for match in Reading(ruleset, call, 0, NO_PAST).matched()):
         return batch
     return ()
+
+
+def decides_messages(ruleset: RuleSet, call: Call) -> bool:
+    """Is what is sent in the WebSocket that `call` opens decided message by message? When a pattern says MESSAGE."""
+    hits = ruleset.index.find(MESSAGE, call.scheme, call.host, call.port, call.segments)
+    return any(MESSAGE in hit.pattern.methods for hit in hits)
 
 
 def recheck(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int) -> Decision | None:
@@ -317,7 +324,7 @@ class _Deciding:
         self.now_ns = now_ns
         self.reading = Reading(ruleset, call, now_ns, past_of(state, call.run, call_id))
         self.rules = self.reading.candidates()
-        self.naming = Naming(None, writes(None, call.method))
+        self.naming = Naming(None, writes(None, call))
         self.allowing: list[str] = []
         self.targets: dict[str, Target] = {}
         self.would: list[Violation] = []

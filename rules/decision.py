@@ -128,6 +128,7 @@ class Answer(msgspec.Struct, frozen=True):
     `abandoned`: we broke it off ourselves after it was sent, so that no answer came says nothing of the upstream.
     `stored`: the answer is kept and can be replayed. `error`: one line, empty when there was none.
     `headers`: the answer's (lower-case name, value) pairs. `size_bytes`: of its body, as it came.
+    `messages`: how many went through a WebSocket, of the client and of the server.
     `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
     `body`: decoded where `rules.decide.Needs` asked for it and it is not too large, else of kind `unread`.
     `usage`: what a model has used, where the answer was a stream of events and told it.
@@ -143,6 +144,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     size_bytes: int = 0
+    messages: tuple[int, int] = (0, 0)
     digest: str = ""
     body: Body = UNREAD_BODY
     usage: Usage | None = None

@@ -59,7 +59,7 @@ def explain(ruleset: RuleSet, state: State, call: Call, now_ns: int) -> Explanat
     try:
         naming = reading.name()
     except (Ambiguous, ConditionError):
-        naming = Naming(None, writes(None, call.method))
+        naming = Naming(None, writes(None, call))
     return Explanation(
         decision=decision,
         writes=naming.writes,

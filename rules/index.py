@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from rules.pattern import Pattern, decoded
+from rules.pattern import PLAIN, Pattern, decoded
 from rules.segment import Segment
 
 
@@ -57,6 +57,13 @@ class Index:
 
     def find(self, method: str, scheme: str, host: str, port: int, segments: Sequence[str]) -> tuple[Hit, ...]:
         """Every pattern that such a call matches, and behind them those that it matches in the lenient reading only."""
+        hits = self._find(method, scheme, host, port, segments)
+        if scheme in PLAIN:
+            opening = self._find(method, PLAIN[scheme], host, port, segments)
+            hits += tuple(Hit(hit.target, hit.pattern, hit.bindings, True) for hit in opening)
+        return hits
+
+    def _find(self, method: str, scheme: str, host: str, port: int, segments: Sequence[str]) -> tuple[Hit, ...]:
         exact = self._exact.get((scheme, host, port))
         wild = self._wild.get(scheme)
         starts = [exact] if exact else []

@@ -12,6 +12,9 @@
            /a/**                 zero or more segments: matches `/a`, `/a/`, `/a/b/c`
            /a/{id:encoded}       one segment that may hold an encoded slash
 
+`wss://` and `ws://` are WebSockets: the request that opens one (GET), and by the method MESSAGE what is sent in it. No
+`https://` pattern allows one, since it lets the client write; a deny or a guard with such a pattern sees it.
+
 No method is any method, no port is the scheme's own. Every other encoded slash matches under `**` only, and `**`
 does not reach over empty segments (`/a//b`): that is the *strict* reading, the only one that allows anything. Denies
 also see the *lenient* one, where neither matters, and the path as it reads with its encoded slashes decoded.
@@ -23,7 +26,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Sequence
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn, cast
 from urllib.parse import unquote_to_bytes
 
 import idna
@@ -39,11 +42,16 @@ METHODS: Final = (
     *("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "MKCALENDAR", "ACL"),
     *("BIND", "UNBIND", "REBIND", "CHECKIN", "CHECKOUT", "UNCHECKOUT", "VERSION-CONTROL", "MERGE", "LABEL", "UPDATE"),
     *("MKACTIVITY", "MKWORKSPACE", "BASELINE-CONTROL", "ORDERPATCH", "MKREDIRECTREF", "UPDATEREDIRECTREF"),
-    *("LINK", "UNLINK", "PURGE"),
+    *("LINK", "UNLINK", "PURGE", "MESSAGE"),
 )
-"""The methods that patterns may name: IANA's registry of HTTP methods, and PURGE."""
+"""The methods that patterns may name: IANA's registry of HTTP methods, PURGE, and what is sent in a WebSocket."""
 
-PORTS: Final = {"http": 80, "https": 443}
+MESSAGE: Final = "MESSAGE"
+
+PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+PLAIN: Final = {"ws": "http", "wss": "https"}
+"""The scheme of a WebSocket -> that of the request that opens it."""
 
 
 class Pattern(msgspec.Struct, frozen=True):
@@ -57,7 +65,7 @@ class Pattern(msgspec.Struct, frozen=True):
 
     text: str
     methods: tuple[str, ...]
-    scheme: Literal["http", "https"]
+    scheme: Literal["http", "https", "ws", "wss"]
     host: str
     port: int
     labels: tuple[str, ...]
@@ -140,7 +148,8 @@ def match(pattern: Pattern, call: Call, *, lenient: bool = False) -> dict[str, s
     """What `pattern` captures from `call`, or None when it does not match. Slow and plain: the index's reference."""
     if pattern.methods and call.method not in pattern.methods:
         return None
-    if pattern.scheme != call.scheme or pattern.port not in (0, call.port) or not pattern.fits_host(call.host):
+    schemes = {call.scheme, PLAIN.get(call.scheme)} if lenient else {call.scheme}
+    if pattern.scheme not in schemes or pattern.port not in (0, call.port) or not pattern.fits_host(call.host):
         return None
     if not pattern.fits_path(call.segments, lenient):
         return None
@@ -224,7 +233,7 @@ class _Parser:
         return Pattern(
             text=f"{'|'.join(methods)} {scheme}://{shown}{path}".lstrip(),
             methods=methods,
-            scheme="https" if scheme == "https" else "http",
+            scheme=cast(Literal["http", "https", "ws", "wss"], scheme),
             host=host,
             port=port,
             labels=labels,
@@ -261,11 +270,8 @@ class _Parser:
                 self.fail(at + url.find("|http"), "`|` stands between methods only", "write a space before the scheme")
             self.fail(at, f"`{url}` has no scheme", f"write `https://{url}`")
         scheme = found[1].lower()
-        if scheme in ("ws", "wss"):
-            start = f"GET {scheme.replace('ws', 'http')}{url[len(scheme) :]}"
-            self.fail(at, f"`{scheme}` is not a scheme here", f"a websocket starts as `{start}`")
         if scheme not in PORTS:
-            self.fail(at, f"`{scheme}` is not a scheme here", "write `https` or `http`")
+            self.fail(at, f"`{scheme}` is not a scheme here", "write `https` or `http`; `wss` or `ws` for a WebSocket")
         return scheme
 
     def no_query(self, text: str, at: int) -> NoReturn:

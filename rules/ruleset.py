@@ -13,7 +13,7 @@ from rules.expect import Expect
 from rules.guard import Guard
 from rules.index import Index
 from rules.params.contract import Contract
-from rules.pattern import Pattern
+from rules.pattern import PLAIN, Pattern
 from rules.protocols.says import PLAIN_RANK, Says
 from rules.upstream_key import UpstreamKey
 from rules.where import Condition
@@ -50,8 +50,9 @@ class Match(msgspec.Struct, frozen=True):
 
     @property
     def may_write(self) -> bool:
-        """Whether some method of its pattern writes."""
-        return not self.pattern.methods or not READ_METHODS.issuperset(self.pattern.methods)
+        """Whether some method of its pattern writes, or it is one of WebSockets."""
+        pattern = self.pattern
+        return not pattern.methods or pattern.scheme in PLAIN or not READ_METHODS.issuperset(pattern.methods)
 
 
 class Tool(msgspec.Struct, frozen=True):

@@ -98,7 +98,7 @@ _SCALAR: Schema = {"type": ["string", "number", "boolean"]}
 _PATTERN: Schema = {
     "type": "string",
     "description": "METHOD[|METHOD] scheme://host[:port]/path, with {name}, * and **.",
-    "pattern": "^\\s*(\\S+\\s+)?https?://\\S+\\s*$",
+    "pattern": "^\\s*(\\S+\\s+)?(https?|wss?)://\\S+\\s*$",
 }
 _FIELD = r"^((path|query|header|body)(\.|\[).+|body|agent|run|tool|host|method|credential)$"
 _CONDITION: Schema = {

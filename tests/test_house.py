@@ -30,7 +30,8 @@ FORBIDDEN = {
 """Which rooms a room may not look into."""
 
 ONE_PLACE = {
-    "mitmproxy": r"proxy\.(addon|handler|http1|layers|master)",
+    "mitmproxy": r"proxy\.(addon|commands|handler|http1|layers|master|websocket)",
+    "wsproto": r"proxy\.websocket",
     "sqlalchemy": r"proxy\.ledger(\..*)?",
     "sqlite3": r"proxy\.ledger(\..*)?",
     "click": r"cli",

@@ -91,6 +91,7 @@ class OutcomeEntry(msgspec.Struct, frozen=True):
     ledger keeps a keyed hash of the former: equal for equal answers, and nobody can try answers until one fits.
     `error` is one line. `client_left`: the client did not wait for this answer. `expected`: whether the answer is a
     success by its tool's `expect`; `shown_as`: the status that the client got in place of a failed answer's, or 0.
+    `messages`: how many went through a WebSocket, of the client and of the server.
     """
 
     at_ns: int
@@ -104,6 +105,7 @@ class OutcomeEntry(msgspec.Struct, frozen=True):
     client_left: bool = False
     expected: Expected = ""
     shown_as: int = 0
+    messages: tuple[int, int] = (0, 0)
     changes: tuple[Change, ...] = ()
 
 

@@ -99,6 +99,7 @@ class OutcomeRow(msgspec.Struct, frozen=True):
     client_left: bool
     expected: str
     shown_as: int
+    messages: tuple[int, int]
     changes: tuple[Change, ...]
 
 
@@ -598,6 +599,7 @@ def _detail(connection: Connection, seq: int) -> CallDetail:
                 client_left=outcome.client_left,
                 expected=outcome.expected,
                 shown_as=outcome.shown_as,
+                messages=outcome.messages,
                 changes=outcome.changes,
             )
         )

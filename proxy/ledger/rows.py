@@ -91,6 +91,7 @@ class _OutcomeRest(msgspec.Struct, frozen=True, omit_defaults=True):
     client_left: bool = False
     expected: str = ""
     shown_as: int = 0
+    messages: tuple[int, int] = (0, 0)
     changes: tuple[Change, ...] = ()
     stored: str = ""
     stored_until_ns: int = 0
@@ -214,6 +215,7 @@ def _outcome_row(entry: OutcomeEntry, call_seq: int | None, beside: Beside | Non
         entry.client_left,
         entry.expected,
         entry.shown_as,
+        entry.messages,
         entry.changes,
         kept.digest,
         kept.until_ns,
@@ -284,6 +286,8 @@ def entry_of(row: Row, payload: str | None = None) -> Entry:
             **{"detail": "", **rest},
         )
     if kind == "outcome":
+        if "messages" in rest:
+            rest["messages"] = tuple(rest["messages"])
         for name in ("stored", "stored_until_ns"):
             rest.pop(name, None)
         return OutcomeEntry(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proxy.ledger.entries import LedgerError
+from proxy.report.checked import counted
 from proxy.report.moments import show_size, show_span
 from proxy.report.terminal import (
     OF_DECISION,
@@ -26,14 +27,13 @@ from proxy.report.terminal import (
     visible,
     wrap,
 )
+from rules.pattern import PORTS
 
 if TYPE_CHECKING:
     from proxy.ledger.query import CallDetail, CallRow, Filters, LedgerReader, OutcomeRow, StatsRow
 
 POLL_S = 0.3
 """How often `log tail` looks."""
-
-DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
 def follow(reader: LedgerReader, filters: Filters, limit: int) -> Iterator[Sequence[CallRow]]:
@@ -193,7 +193,7 @@ def _any_of(rows: Sequence[StatsRow], word: str) -> bool:
 
 
 def _call(row: CallRow) -> str:
-    port = "" if row.port == DEFAULT_PORTS.get(row.scheme) else f":{row.port}"
+    port = "" if row.port == PORTS.get(row.scheme) else f":{row.port}"
     host = f"[{row.host}]" if ":" in row.host else row.host
     return f"{row.method} {host}{port}{row.path}"
 
@@ -237,6 +237,8 @@ def _outcome(outcome: OutcomeRow) -> str:
     parts.append(f"after {_latency(outcome.duration_ms)}")
     if outcome.answer_bytes:
         parts.append(show_size(outcome.answer_bytes))
+    if outcome.messages != (0, 0):
+        parts.append(f"{counted(outcome.messages[0], 'message')} sent, {outcome.messages[1]} received")
     if outcome.client_left:
         parts.append("the client had left")
     if outcome.error:

@@ -11,16 +11,16 @@ import msgspec
 
 from proxy.report.terminal import OF_DECISION, Style, columns_of, paint, visible, wrap
 from proxy.settings import DEFAULT_AGENT
-from proxy.wire.request import Head, WireError, read_body, read_head, with_credential
+from proxy.wire.request import Head, WireError, as_websocket, read_body, read_head, with_credential
 from rules.codes import CODES
 from rules.decide import apply, needs
 from rules.decision import Decision
 from rules.explain import Explanation, RuleSeen, explain
 from rules.halts import Halt
+from rules.pattern import PLAIN, PORTS
 from rules.ruleset import RuleSet
 from rules.state import State
 
-DEFAULT_PORTS = {"https": 443, "http": 80}
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -29,12 +29,13 @@ class RequestError(Exception):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A request as an agent would send it."""
+    """A request as an agent would send it. `websocket`: it opens one, or is sent in one."""
 
     head: Head
     body: bytes
     agent: str
     run: str
+    websocket: bool = False
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ def asked_of(
     method = method.strip() or ("POST" if body else "GET")
     try:
         parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+        port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
         port = 0
     if not port or not parts.hostname or parts.username is not None or parts.fragment:
@@ -81,16 +82,16 @@ def asked_of(
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=-._~") + (f"?{parts.query}" if parts.query else "")
     head = Head(
         method=method.encode(),
-        scheme=parts.scheme,
+        scheme=PLAIN.get(parts.scheme, parts.scheme),
         host=parts.hostname,
         port=port,
         target=target.encode(),
         authority=b"",
         http_version="HTTP/1.1",
         headers=tuple((name.encode(), value.encode()) for name, value in pairs),
-        sni=parts.hostname if parts.scheme == "https" else None,
+        sni=parts.hostname if parts.scheme in ("https", "wss") else None,
     )
-    return Asked(head, body, agent or DEFAULT_AGENT, run or "r_eval")
+    return Asked(head, body, agent or DEFAULT_AGENT, run or "r_eval", parts.scheme in PLAIN)
 
 
 def evaluate(ruleset: RuleSet, asked: Asked, now_ns: int, halt: Halt | None = None) -> Explanation:
@@ -100,6 +101,8 @@ def evaluate(ruleset: RuleSet, asked: Asked, now_ns: int, halt: Halt | None = No
         apply(state, (halt.begun(),))
     try:
         call = read_head(asked.head, asked.agent, asked.run, _hashed)
+        if asked.websocket:
+            call = as_websocket(call)
         wanted = needs(ruleset, call)
         if wanted.body and call.body.kind == "unread":
             call = read_body(call, asked.body, wanted.cap_bytes)

@@ -117,8 +117,8 @@ MEANINGS: dict[str, str] = {
         "it names the address itself. Borderpost's own address is never reached."
     ),
     "upgrade-refused": (
-        "The agent asked to leave HTTP for another protocol, such as WebSocket, whose messages no rule could look "
-        "into. Many clients have a setting to use plain HTTP or server-sent events instead."
+        "The agent asked to leave HTTP for a protocol that no rule could look into. WebSocket is the one that can be "
+        "allowed, by a pattern that says `wss://`; its handshake has to be that of RFC 6455, over HTTP/1.1."
     ),
     "upstream-failed": (
         "A rule let the call out, but the API could not be reached or broke off its answer: this is no decision. "

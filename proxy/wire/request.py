@@ -7,6 +7,7 @@ fields, `X-HTTP-Method-Override`, underscored framing fields), because servers a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 
@@ -19,7 +20,8 @@ from proxy.wire.error import WireError as WireError
 from proxy.wire.error import ambiguous
 from proxy.wire.host import canonical_authority, canonical_host, is_ip
 from proxy.wire.target import read_target
-from rules.call import NO_BODY, UNREAD_BODY, Call
+from rules.call import NO_BODY, UNREAD_BODY, Body, Call
+from rules.pattern import MESSAGE, PLAIN
 
 HEADERS_CAP = 256
 HEADERS_CAP_BYTES = 64 * 1024
@@ -32,6 +34,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 
 _VERSIONS = {"HTTP/1.0": 10, "HTTP/1.1": 11, "HTTP/2": 20, "HTTP/2.0": 20}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_WEBSOCKET = {plain: scheme for scheme, plain in PLAIN.items()}
 
 OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 """Some servers take the method from these instead of the request line."""
@@ -142,8 +145,41 @@ def is_upgrade(call: Call) -> bool:
     return any(name and not name.startswith("h2c") for name in asked) or call.header("sec-websocket-key") is not None
 
 
+def opens_websocket(call: Call) -> bool:
+    """Whether the upgrade that `call` asks for is one to WebSocket, in every detail (RFC 6455 4.1)."""
+    upgrade = [name.strip().lower() for value in _all(call.headers, "upgrade") for name in value.split(",")]
+    connection = [name.strip().lower() for value in _all(call.headers, "connection") for name in value.split(",")]
+    return (
+        call.method == "GET"
+        and upgrade == ["websocket"]
+        and "upgrade" in connection
+        and len(_all(call.headers, "sec-websocket-key")) == 1
+        and _all(call.headers, "sec-websocket-version") == ["13"]
+        and call.body.kind == "none"
+    )
+
+
+def as_websocket(call: Call) -> Call:
+    """`call` as rules see it: by the scheme of a WebSocket."""
+    return msgspec.structs.replace(call, scheme=_WEBSOCKET[call.scheme])
+
+
+def read_message(call: Call, content: str | bytes) -> Call:
+    """A message that is sent in the WebSocket which `call` opened, as a call of its own."""
+    if isinstance(content, bytes):
+        body = Body("binary", sha256=hashlib.sha256(content).digest(), size_bytes=len(content))
+        return msgspec.structs.replace(call, method=MESSAGE, body=body)
+    raw = content.encode("utf-8")
+    body = decode(raw, "application/json", None, DECODED_CAP_BYTES)
+    if body.kind == "undecodable":
+        body = decode(raw, "text/plain", None, DECODED_CAP_BYTES)
+    return msgspec.structs.replace(call, method=MESSAGE, body=body)
+
+
 def headers_to_strip(call: Call) -> frozenset[str]:
     """Names (lower case) that end at this proxy. `TE: trailers` goes on: gRPC servers demand it."""
+    if call.scheme in PLAIN:
+        return frozenset({"proxy-authorization", "proxy-connection", "sec-websocket-extensions", "http2-settings"})
     trailers = all(value.lower() == "trailers" for value in _all(call.headers, "te"))
     return _HOP_BY_HOP if trailers else _HOP_BY_HOP | {"te"}
 

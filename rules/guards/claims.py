@@ -54,6 +54,7 @@ ON_ITS_WAY = ("claimed", "retrying")
 """The states of a claim whose call is out. It counts beyond its window: nobody knows yet what it did."""
 
 OUTCOMES: dict[int, OutcomeKind] = {
+    101: "done",
     **dict.fromkeys(range(200, 400), "done"),
     **dict.fromkeys(range(400, 500), "not_executed"),
     408: "unknown",

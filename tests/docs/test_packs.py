@@ -9,6 +9,7 @@ import pytest
 
 from rules.applies import writes
 from rules.load import Source, load
+from tests.rules.world import call
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "packs.md").read_text(encoding="utf-8")
@@ -31,7 +32,7 @@ def test_the_table_is_the_pack(pack: str) -> None:
     actual = {}
     for name, tool in tools.items():
         methods = {method for match in tool.matches for method in match.pattern.methods or ("POST",)}
-        actual[name] = "write" if any(writes(tool, method) for method in methods) else "read"
+        actual[name] = "write" if any(writes(tool, call(method)) for method in methods) else "read"
     assert listed(pack) == actual
 
 

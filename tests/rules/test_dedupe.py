@@ -345,7 +345,7 @@ OUTCOMES = [
     *[(answered(status), "not_executed") for status in (400, 401, 402, 403, 404, 405, 406, 409, 410, 411, 413, 414)],
     *[(answered(status), "not_executed") for status in (415, 422, 425, 429)],
     (answered(503, ("retry-after", "1")), "not_executed"),
-    *[(answered(status), "unknown") for status in (408, 499, 500, 501, 502, 503, 504, 599, 101)],
+    *[(answered(status), "unknown") for status in (408, 499, 500, 501, 502, 503, 504, 599, 100, 103)],
     (LOST, "unknown"),
     (Answer(200, complete=False, sent=True), "unknown"),
     (Answer(422, complete=False, sent=True), "unknown"),

@@ -13,6 +13,7 @@ from rules.index import Hit, Index, TargetId
 from rules.pattern import Pattern, decoded, match, parse_pattern
 from rules.problems import Mark
 from rules.yamltree import Node
+from tests.rules.world import call
 
 
 def pattern(text: str) -> Pattern:
@@ -218,3 +219,25 @@ def test_a_long_path_does_not_make_it_backtrack() -> None:
     segments = ("a",) * 2_000
     assert find("GET", "https", "a.io", 443, segments) == ()
     assert min(timeit.repeat(lambda: find("GET", "https", "a.io", 443, segments), number=1, repeat=3)) < 1
+
+
+def test_a_websocket_is_seen_by_the_denies_of_its_scheme_and_allowed_by_its_own() -> None:
+    own, opening, other = TargetId("tool", "own"), TargetId("tool", "opening"), TargetId("tool", "other")
+    built = Index.build(
+        [
+            (own, pattern("GET wss://a.io/x")),
+            (opening, pattern("https://**")),
+            (other, pattern("http://a.io/x")),
+        ]
+    )
+    hits = built.find("GET", "wss", "a.io", 443, ("x",))
+    assert [(hit.target, hit.only_denies) for hit in hits] == [(own, False), (opening, True)]
+    assert [hit.target for hit in built.find("GET", "https", "a.io", 443, ("x",))] == [opening]
+
+
+def test_the_reference_sees_websockets_alike() -> None:
+    asked = call("GET", "/x", scheme="wss", host="a.io")
+    assert match(pattern("https://**"), asked) is None
+    assert match(pattern("https://**"), asked, lenient=True) == {}
+    assert match(pattern("wss://a.io/x"), asked) == {}
+    assert match(pattern("wss://a.io/x"), call("GET", "/x", host="a.io"), lenient=True) is None

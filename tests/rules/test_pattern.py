@@ -196,7 +196,7 @@ WRONG = [
     ("GET a.io/x", 5, "`a.io/x` has no scheme", "https://a.io/x"),
     ("GET /x", 5, "a pattern names its host", "https://HOST/x"),
     ("'*://a.io/x'", 2, "one scheme", "`https://` and one for `http://`"),
-    ("wss://a.io/x", 1, "`wss` is not a scheme here", "GET https"),
+    ("ftp://a.io/x", 1, "`ftp` is not a scheme here", "`wss` or `ws` for a WebSocket"),
     ("ftp://a.io/x", 1, "`ftp` is not a scheme here", "`https` or `http`"),
     ("https://a.io/x?service=git&y=1", 15, "no query", "where: {query.service: {eq: git}}"),
     ("https://a.io?", 13, "no query", "where: {query.NAME: {eq: VALUE}}"),
