@@ -113,6 +113,8 @@ class World:
     upstream: Upstream
     directory: Path
     settings: Settings
+    opened: list[asyncio.StreamWriter] = field(default_factory=list)
+    """Connections of clients that speak by hand: closed when the test is over."""
 
     @property
     def origin(self) -> str:
@@ -161,7 +163,7 @@ async def upstream(authority: trustme.CA) -> AsyncIterator[Upstream]:
 @pytest.fixture
 async def world(authority: trustme.CA, upstream: Upstream, tmp_path: Path) -> AsyncIterator[MakeWorld]:
     """Starts a proxy with the given rules; `{origin}` in them stands for the upstream."""
-    running: list[Proxy] = []
+    running: list[World] = []
 
     async def make(rules: str, clock: Clock | None = None, **changes: object) -> World:
         ca = tmp_path / "upstream.pem"
@@ -181,9 +183,11 @@ async def world(authority: trustme.CA, upstream: Upstream, tmp_path: Path) -> As
         files: RuleFiles = read(settings.rules, Path.cwd(), settings.mode)
         proxy = Proxy(settings, files, clock)
         await proxy.start()
-        running.append(proxy)
-        return World(proxy, upstream, tmp_path, settings)
+        running.append(World(proxy, upstream, tmp_path, settings))
+        return running[-1]
 
     yield make
-    for proxy in running:
-        await proxy.stop()
+    for one in running:
+        for writer in one.opened:
+            writer.close()
+        await one.proxy.stop()

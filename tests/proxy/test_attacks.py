@@ -76,10 +76,9 @@ class Wire:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self.serve is not None:
-            await self.serve(reader, writer)
-            return
         try:
+            if self.serve is not None:
+                return await self.serve(reader, writer)
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.heads.append(head)
@@ -163,6 +162,7 @@ class Tunnel:
 
 async def tunnel(here: Any, *, alpn: Iterable[str] = (), auth: bytes = b"", tls: bool = True) -> Tunnel:
     reader, writer = await asyncio.open_connection(*here.proxy.address)
+    here.opened.append(writer)
     writer.write(b"CONNECT localhost:%d HTTP/1.1\r\n%s\r\n" % (here.upstream.port, auth))
     assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
     if tls:

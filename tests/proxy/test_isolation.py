@@ -113,6 +113,16 @@ except PermissionError:
     assert (await run_inside(sys.executable, "-c", program, str(os.getpid())))[0] == 9
 
 
+LIBC = 0b11 << 31
+"""Signals 32 and 33 are the C library's own: what it does with them depends on how a process was started."""
+
+
+def seen(looked: Path) -> list[str]:
+    """What a command has seen of itself, but for those."""
+    lines = [line.partition(":\t") for line in looked.read_text().splitlines()]
+    return [f"{name}: {int(mask, 16) & ~LIBC:x}" if tab else name for name, tab, mask in lines]
+
+
 async def test_the_command_is_started_as_any_other(tmp_path: Path) -> None:
     """The same descriptors are open in it, the same signals ignored or blocked."""
 
@@ -122,8 +132,8 @@ async def test_the_command_is_started_as_any_other(tmp_path: Path) -> None:
 
     assert await child.run(command("plain"), os.environ) == 0
     assert (await run_inside(*command("isolated")))[0] == 0
-    assert (tmp_path / "plain").read_text().count("\n") > 5
-    assert (tmp_path / "isolated").read_text() == (tmp_path / "plain").read_text()
+    assert len(seen(tmp_path / "plain")) > 5
+    assert seen(tmp_path / "isolated") == seen(tmp_path / "plain")
 
 
 async def test_the_environment_is_exactly_what_was_given() -> None:
