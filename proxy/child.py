@@ -101,6 +101,7 @@ def prepare(directory: Path, base: Mapping[str, str], url: str, ca_pem: bytes, *
     changes |= dict.fromkeys(BUNDLE_VARIABLES, str(bundle))
     changes |= {name: str(bundle) for name in BUNDLE_VARIABLES_IF_SET if base.get(name)}
     changes |= {"NODE_EXTRA_CA_CERTS": str(node), "NODE_USE_ENV_PROXY": "1", "WGETRC": str(wgetrc)}
+    changes |= {"GIT_HTTP_PROXY_AUTHMETHOD": "basic"}  # else git asks once without the token, and is refused
     if preload:
         changes |= _preload(directory / "preload", base, ca_pem)
     return Environment(changes, UNSET)

@@ -43,7 +43,7 @@ def test_the_environment_leads_every_client_here(tmp_path: Path) -> None:
         "NO_PROXY": "", "no_proxy": "",
         "HTTPS_PROXY": URL, "https_proxy": URL, "HTTP_PROXY": URL, "http_proxy": URL,
         "WSS_PROXY": URL, "wss_proxy": URL,
-        "NODE_USE_ENV_PROXY": "1",
+        "NODE_USE_ENV_PROXY": "1", "GIT_HTTP_PROXY_AUTHMETHOD": "basic",
         "SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "CURL_CA_BUNDLE": bundle, "AWS_CA_BUNDLE": bundle,
         "GIT_SSL_CAINFO": bundle, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": bundle, "HTTPLIB2_CA_CERTS": bundle,
         "PIP_CERT": bundle, "NPM_CONFIG_CAFILE": bundle, "DENO_CERT": bundle, "CARGO_HTTP_CAINFO": bundle,
