@@ -106,7 +106,7 @@ async def examine(
         async with _proxy(confdir, directory) as (proxy, url):
             changes = child.prepare(directory, os.environ, url, proxy.ca_path.read_bytes(), preload=preload)
             environment = changes.applied(os.environ) | {"GIT_TERMINAL_PROMPT": "0", "PIP_CONFIG_FILE": os.devnull}
-            probes = await _probes(command, environment)
+            probes, mute = await _probes(command, environment)
             turns = asyncio.Semaphore(AT_ONCE)
             done = 0
 
@@ -120,7 +120,7 @@ async def examine(
                     return _judge(probe, proxy.probes.get(host), told, preload)
 
             findings = await asyncio.gather(*map(one, probes))
-        return Diagnosis(tuple(findings), tuple(child.failures(directory)))
+        return Diagnosis((*mute, *findings), tuple(child.failures(directory)))
 
 
 @contextlib.asynccontextmanager
@@ -144,22 +144,31 @@ async def _proxy(confdir: Path, directory: Path) -> AsyncIterator[tuple[Proxy, s
         await proxy.stop()
 
 
-async def _probes(command: Sequence[str], environment: Mapping[str, str]) -> list[_Probe]:
-    """One for each client that there is."""
+async def _probes(command: Sequence[str], environment: Mapping[str, str]) -> tuple[list[_Probe], list[Finding]]:
+    """One for each client that there is; and the interpreters that do not tell, of which nothing can be said."""
     found: list[_Probe] = []
+    mute: list[Finding] = []
     for interpreter in interpreters(command, environment):
         start = _start(interpreter)
-        clients = _last_json(await _output(start, environment), dict[str, str]) or {}
+        output = await _output(start, environment)
+        clients = _last_json(output, dict[str, str])
+        if clients is None:
+            fix = (
+                f"it has to be {'Python 3.8' if interpreter.kind == 'python' else 'Node.js 18'} or later, and to start"
+            )
+            error = " ".join(output.split())[-300:]
+            mute.append(Finding(interpreter.kind, "", interpreter.shown, "unclear", error, fix))
+            continue
         flags = frozenset(word for word in interpreter.command[1:] if word.startswith("-"))
         found += [
             _Probe(client, version, interpreter.shown, (*start, client, "{url}"), interpreter.kind, flags)
             for client, version in clients.items()
         ]
-        if interpreter.kind == "python" and clients and await _answers((*start[:-1], "-m", "pip"), environment):
+        if interpreter.kind == "python" and await _answers((*start[:-1], "-m", "pip"), environment):
             found.append(_Probe("pip", "", interpreter.shown, (*start[:-1], *PIP), "tool", flags))
     for name, path in tools(tuple(TOOLS), environment).items():
         found.append(_Probe(name, "", path, (path, *TOOLS[name]), "tool"))
-    return found
+    return found, mute
 
 
 def _start(interpreter: Interpreter) -> tuple[str, ...]:

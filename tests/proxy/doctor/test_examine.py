@@ -97,6 +97,14 @@ async def test_a_program_that(script: str, verdict: Verdict, path: Path, confdir
     assert not script.startswith("echo broken") or "broken" in found.findings[0].error
 
 
+async def test_an_interpreter_that_does_not_start_is_no_good_news(path: Path, confdir: Path) -> None:
+    (path / "python3").write_text("#!/bin/sh\necho cannot >&2\nexit 1\n")
+    (path / "python3").chmod(0o700)
+    found = await examine(confdir, ["python3", "agent.py"], preload=True)
+    assert verdicts(found) == {"python": "unclear"} and not found.well
+    assert found.findings[0].error == "cannot" and "Python 3.8 or later" in found.findings[0].fix
+
+
 @pytest.mark.skipif(CURL is None, reason="there is no curl")
 def test_what_people_see_of_it(path: Path, confdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")
