@@ -4,7 +4,7 @@ PY = .venv/bin/python
 JOBS = 2
 KILLS = 500
 
-.PHONY: help venv demo test tamper crash cover lint fix bench docs lock clean
+.PHONY: help venv demo test clients tamper crash cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: venv ## the same agent without and with Borderpost, side by side
 
 test: venv ## all tests (PYTEST="-k words" to choose)
 	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
+
+clients: venv ## real clients of Python, Node.js and the shell, against what their servers counted (installs packages)
+	BORDERPOST_CLIENTS=1 $(PY) -m pytest -n $(JOBS) tests/clients
 
 crash: venv ## kill -9 at every step of everything, often (KILLS=500)
 	CRASH_KILLS=$(KILLS) $(PY) -m pytest -s tests/crash
