@@ -177,12 +177,24 @@ async def run(
         process = await start(program, command, environment)
         undo.callback(forward.stop)
         forward.start(process)
+        if os.getpid() == 1:  # of a container: who loses its parent becomes ours
+            loop.add_signal_handler(signal.SIGCHLD, bury_orphans, process.pid)
+            undo.callback(loop.remove_signal_handler, signal.SIGCHLD)
         try:
             code = await process.wait()
         except asyncio.CancelledError:
             process.kill()
             raise
     return 128 - code if code < 0 else code
+
+
+def bury_orphans(child_pid: int) -> None:
+    """Take note of the end of every child of ours but `child_pid`, as the first process of a container has to."""
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == child_pid:
+                return  # its end is waited for elsewhere
+            os.waitpid(ended.si_pid, 0)
 
 
 class _Forward:

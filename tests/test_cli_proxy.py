@@ -124,11 +124,27 @@ def test_run_decides_for_its_child_and_passes_its_code_on(upstream: Upstream) ->
     assert re.findall(r" (allow|replay|deny) ", listed) == ["deny", "allow", "replay", "allow"]
 
 
+def test_run_reaches_whatever_its_command_starts(upstream: Upstream) -> None:
+    """Pipelines, nested shells, what runs in the background: the environment is handed on."""
+    ask = f'{sys.executable} -c "$AGENT" "GET {upstream.url}'
+    script = f"""
+        {ask}/piped" | {ask}/read-from" &
+        wait
+        bash -c "exec sh -c '\\$0 -c \\"\\$AGENT\\" \\"GET {upstream.url}/nested\\"' {sys.executable}"
+        exit 9
+    """
+    done = borderpost("run", "--", "bash", "-c", script, AGENT=AGENT)
+    assert done.returncode == 9, done.stderr
+    assert sorted(upstream.seen) == ["GET /nested", "GET /piped", "GET /read-from"]
+    assert "3 calls · 3 allowed" in done.stderr
+
+
 def test_run_says_what_its_child_could_write_and_which_proxy_it_passes_over(upstream: Upstream) -> None:
-    done = borderpost("run", "true", HTTPS_PROXY="http://other:1")
+    done = borderpost("run", "true", HTTPS_PROXY="http://other:1", NO_PROXY="localhost,.corp.example")
     assert done.returncode == 0
     assert "borderpost: the command runs as you and could write the rules, the ledger and the keys" in done.stderr
     assert "borderpost: HTTPS_PROXY is set but not used" in done.stderr
+    assert "NO_PROXY is emptied for the command, so that localhost,.corp.example is reached" in done.stderr
     assert done.stderr.splitlines()[-1].startswith(
         "borderpost: 0 calls (a client that ignores HTTPS_PROXY goes round the proxy) · log: borderpost log --run r_0"
     )

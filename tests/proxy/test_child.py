@@ -226,6 +226,23 @@ def wrapped(*arguments: str, on_terminal: bool = False, grace_s: float = 60, ign
         os.close(theirs)
 
 
+FIRST = ["unshare", "-Urpf", "--mount-proc"]
+ORPHANS = """
+sh -c 'for n in 1 2 3; do (exit 0) & done; sh -c "exit 0" & exit 0'
+for n in $(seq 2000); do
+    if ! grep -qs '^State:.Z' /proc/[0-9]*/status; then test "$(ls -d /proc/[0-9]* | wc -l)" -le 4 && exit 6; fi
+    sleep 0.01
+done
+"""
+
+
+@pytest.mark.skipif(subprocess.run([*FIRST, "true"], stderr=subprocess.DEVNULL).returncode != 0, reason="no namespaces")
+def test_the_first_process_of_a_container_leaves_no_zombies() -> None:
+    run = "import asyncio, os, sys; from proxy.child import run; sys.exit(asyncio.run(run(sys.argv[1:], os.environ)))"
+    done = subprocess.run([*FIRST, sys.executable, "-c", run, "sh", "-c", ORPHANS], cwd=ROOT, timeout=60)
+    assert done.returncode == 6
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGQUIT", "SIGHUP"])
 def test_a_signal_sent_to_us_reaches_the_child_once(name: str) -> None:
     with wrapped() as running:
