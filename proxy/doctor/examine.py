@@ -237,6 +237,7 @@ FIXES: dict[tuple[str, str], str] = {
     ("python", "stripe"): "`stripe.ca_bundle_path = os.environ['SSL_CERT_FILE']`",
     ("node", "fetch"): "Node.js 24",
     ("node", "node:https"): "Node.js 24",
+    ("node", "ws"): "`new WebSocket(url, { agent: new HttpsProxyAgent(process.env.HTTPS_PROXY) })`",
     ("node", "undici"): "`setGlobalDispatcher(new EnvHttpProxyAgent())`",
 }
 """What a program can do itself: by the kind of its interpreter, and client."""

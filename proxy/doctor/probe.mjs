@@ -25,6 +25,10 @@ const CLIENTS = {
   undici: ['undici', async () => (await import('undici')).request(url)],
   got: ['got', async () => (await import('got')).got(url, { retry: { limit: 0 } })],
   'node-fetch': ['node-fetch', async () => (await main('node-fetch'))(url)],
+  ws: ['ws', async () => {
+    const socket = new (await main('ws'))(url.replace('https:', 'wss:'))
+    await new Promise((resolve, reject) => { socket.on('open', resolve); socket.on('error', reject) })
+  }],
   stripe: ['stripe', async () => new (await main('stripe'))(KEY, {
     host: new URL(url).hostname, port: 443, protocol: 'https', maxNetworkRetries: 0
   }).charges.retrieve('ch_1')],

@@ -82,6 +82,11 @@ def _slack(m: Any, url: str) -> None:
     m.WebClient(token=KEY, base_url=url + "/api/", timeout=TIMEOUT_S).api_test()
 
 
+def _websockets(m: Any, url: str) -> None:
+    with m.connect(url.replace("https:", "wss:", 1), open_timeout=TIMEOUT_S):
+        pass
+
+
 CLIENTS: Dict[str, Tuple[str, str, Callable[[Any, str], None]]] = {
     "urllib": ("urllib.request", "", _urllib),
     "requests": ("requests", "", _requests),
@@ -95,6 +100,7 @@ CLIENTS: Dict[str, Tuple[str, str, Callable[[Any, str], None]]] = {
     "openai": ("openai", "", _openai),
     "anthropic": ("anthropic", "", _anthropic),
     "slack_sdk": ("slack_sdk", "", _slack),
+    "websockets": ("websockets.sync.client", "", _websockets),
 }
 """Client -> the module to load, another one that it takes, and one call."""
 
