@@ -20,8 +20,10 @@ from rules.state import State
 
 def let_out(reading: Reading, state: State, call_id: str) -> tuple[Change, ...]:
     """What is remembered of a call that is let out, or answered by a replay."""
-    tools = reading.matching("deny")
-    return history.sent(state, reading.call.run, call_id, tuple(tools), reading.now_ns) if tools else ()
+    run, now_ns = reading.call.run, reading.now_ns
+    if not history.sent(state, run, call_id, [hit.target.name for hit in reading.tool_hits], now_ns):
+        return ()  # nothing that the call may be of is new: the usual case, and a quick one
+    return history.sent(state, run, call_id, tuple(reading.matching("deny")), now_ns)
 
 
 def completed(reading: Reading, state: State, settled: Settled) -> tuple[Change, ...]:
