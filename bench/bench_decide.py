@@ -17,7 +17,8 @@ import msgspec
 
 from proxy.wire.request import Head, read_body, read_head
 from rules import decide
-from rules.call import Body, Call
+from rules.call import NO_BODY, Body, Call
+from rules.decision import Answer
 from rules.load import Source, load
 from rules.ruleset import RuleSet
 from rules.state import State
@@ -45,15 +46,22 @@ class DecodeTime(msgspec.Struct, frozen=True):
     us_per_kb: float
 
 
-VERBS = ("allow: true", "allow: true, throttle: 500/s", "allow: true, throttle: 500/s, dedupe: 1h")
+ALL = (
+    "allow: true, dedupe: 1h, throttle: 500/s, concurrency: 100, loop: true, breaker: true, "
+    "budget: {sum: body.amount, max: 100000000, per: 24h}, require: {after: read, within: 30m}"
+)
+"""Every guard but `approve`, after which nothing is left to decide."""
+
+VERBS = ("allow: true", "allow: true, throttle: 500/s", "allow: true, throttle: 500/s, dedupe: 1h", ALL)
 
 
 def rule_set(count: int, verbs: str) -> RuleSet:
     """`count` tools with a rule each: every one has `verbs`, within a bound."""
-    lines = ["version: 1", "tools:"]
+    lines = ["version: 1", "tools:", "  read: GET https://api.example.com/v1/things"]
     lines += [f"  t{n}: POST https://api.example.com/v1/things-{n}/{{id}}/acts" for n in range(count)]
     lines += ["rules:"]
     lines += [f"  - {{id: r{n}, tool: t{n}, where: {{body.amount: {{lte: 5000}}}}, {verbs}}}" for n in range(count)]
+    lines += ["  - {id: read, tool: read, allow: true}"]
     lines += ["  - {id: no-deletes, match: 'DELETE https://**', deny: Deleting is not permitted.}"]
     return load([Source("bench.yaml", "\n".join(lines) + "\n")], {}).ruleset
 
@@ -91,6 +99,7 @@ def decide_time(count: int, verbs: str, rounds: int) -> DecideTime:
         state = State()
         now_ns = 1_700_000_000_000_000_000
         deciding_ns = applying_ns = 0
+        _have_read(ruleset, state, made[0], now_ns)
         for number, call in enumerate(made):
             now_ns += STEP_NS
             began_ns = time.perf_counter_ns()
@@ -100,9 +109,21 @@ def decide_time(count: int, verbs: str, rounds: int) -> DecideTime:
             applying_ns += time.perf_counter_ns() - decided_ns
             deciding_ns += decided_ns - began_ns
             assert decision.action == "allow", decision
+            answer = Answer(200, complete=True, sent=True, stored=True, digest=f"{number}")
+            decide.apply(state, decide.settle(ruleset, state, call, decision, f"c_{number}", answer, now_ns).changes)
         decide_us.append(deciding_ns / 1000 / CALLS)
         apply_us.append(applying_ns / 1000 / CALLS)
     return DecideTime(count, verbs, statistics.median(decide_us), statistics.median(apply_us))
+
+
+def _have_read(ruleset: RuleSet, state: State, call: Call, now_ns: int) -> None:
+    """What `require` asks for: the same run has read the things."""
+    path = "/v1/things"
+    read = msgspec.structs.replace(call, method="GET", path=path, segments=tuple(path.split("/")[1:]), body=NO_BODY)
+    decision = decide.decide(ruleset, state, read, "c_read", now_ns)
+    decide.apply(state, decision.changes)
+    answer = Answer(200, complete=True, sent=True, digest="read")
+    decide.apply(state, decide.settle(ruleset, state, read, decision, "c_read", answer, now_ns).changes)
 
 
 def decode_times(rounds: int) -> Iterator[DecodeTime]:

@@ -23,6 +23,7 @@ _fast = JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False,
 PLAIN_DIGITS = 40
 """Whole numbers up to so many digits are written out; longer ones get an exponent."""
 
+_SHORT = 10**PLAIN_DIGITS
 _LONG_NUMBER = re.compile(rf"[0-9]{{{PLAIN_DIGITS + 1}}}")
 
 
@@ -36,9 +37,15 @@ def canonical_number(value: int | Decimal) -> str:
 
     An exponent is not expanded beyond that, so `1e999999999` costs nothing. Minus zero is zero.
     """
-    sign, digits, exponent = Decimal(value).as_tuple()
-    assert isinstance(exponent, int), "the decoder refuses NaN and Infinity"
-    text = "".join(map(str, digits)).lstrip("0")
+    if type(value) is int and -_SHORT < value < _SHORT:
+        return str(value)
+    written = str(value) if type(value) is Decimal else ""
+    if written.isascii() and written.replace(".", "", 1).lstrip("-").isdigit():  # the usual case
+        sign = written[0] == "-"
+        whole, _, fraction = written.lstrip("-").partition(".")
+        text, exponent = (whole + fraction).lstrip("0"), -len(fraction)
+    else:
+        sign, text, exponent = _parts(value)
     short = text.rstrip("0")
     if not short:
         return "0"
@@ -49,17 +56,42 @@ def canonical_number(value: int | Decimal) -> str:
     return f"{minus}{short}e{exponent}"
 
 
+def _parts(value: int | Decimal) -> tuple[bool, str, int]:
+    """Is it negative; its digits without leading zeros; and the power of ten that they are multiplied by."""
+    sign, digits, exponent = Decimal(value).as_tuple()
+    assert isinstance(exponent, int), "the decoder refuses NaN and Infinity"
+    return bool(sign), "".join(map(str, digits)).lstrip("0"), exponent
+
+
 def canonical_json(value: Json) -> bytes:
-    """The canonical bytes of a decoded JSON value. However deep it is nested, the stack of Python does not grow."""
+    """The canonical bytes of a decoded JSON value, however deep it is nested."""
     try:
-        text = _fast.encode(value)
-    except (TypeError, RecursionError, ValueError):  # a Decimal, too deep, an integer too long for `str`
+        try:
+            text = _fast.encode(value)
+        except TypeError:  # a Decimal
+            return _canonical(value).encode("ascii")
+    except (RecursionError, ValueError):  # too deep, an integer too long for `str`
         return _canonical_slowly(value)
     return _canonical_slowly(value) if _LONG_NUMBER.search(text) else text.encode("ascii")
 
 
+def _canonical(value: Json) -> str:
+    """As `_canonical_slowly`, in half the time, where the stack of Python is deep enough."""
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, dict):
+        return f"{{{','.join([f'{_quote(key)}:{_canonical(value[key])}' for key in sorted(value)])}}}"
+    if isinstance(value, list):
+        return f"[{','.join([_canonical(element) for element in value])}]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return canonical_number(value)
+
+
 def _canonical_slowly(value: Json) -> bytes:
-    """As `canonical_json`, for every value: with an own stack, and numbers by value."""
+    """The canonical bytes of every value: with an own stack, and numbers by value."""
     out: list[str] = []
     stack: list[Json | bytes] = [value]  # bytes are punctuation: no JSON value is bytes
     while stack:

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.call import NO_BODY, UNREAD_BODY, Body, Json, Part
-from rules.canonical import PLAIN_DIGITS, canonical_body, canonical_json, canonical_number, canonical_pairs, frame
+from rules.canonical import (
+    PLAIN_DIGITS,
+    _canonical,
+    _canonical_slowly,
+    canonical_body,
+    canonical_json,
+    canonical_number,
+    canonical_pairs,
+    frame,
+)
 
 
 def read(text: str) -> Json:
@@ -129,6 +138,20 @@ def typed(value: Json) -> object:
 @given(values)
 def test_spelling_does_not_matter(value: Json) -> None:
     assert canonical_json(respell(value)) == canonical_json(value)
+
+
+@given(values)
+def test_the_fast_way_gives_the_same_bytes(value: Json) -> None:
+    assert _canonical(value).encode() == _canonical_slowly(value)
+    assert canonical_json(value) == _canonical_slowly(value)
+
+
+@pytest.mark.parametrize("depth", [900, 2_000, 9_000])
+def test_a_fraction_at_any_depth_is_canonical(depth: int) -> None:
+    value: Json = Decimal("1.5")
+    for _ in range(depth):
+        value = [value]
+    assert canonical_json(value) == b"[" * depth + b"15e-1" + b"]" * depth
 
 
 @given(values, values)
