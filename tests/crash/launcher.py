@@ -1,7 +1,8 @@
 """Starts `borderpost serve` again and again, each time to be killed by its own hand at a named step.
 
-A process of its own. It reads one boot a line from stdin, `{"argv": [...], "step": ..., "token": ..., "hit": n}`,
-forks, and runs the real command in the child; what that says comes out between a line `pid N` and a line `ended CODE`.
+A process of its own. It reads one boot a line from stdin, `{"argv": [...], "step": ..., "token": ..., "hit": n,
+"busy_s": s}`, forks, and runs the real command in the child; what that says comes out between a line `pid N` and a line
+`ended CODE`.
 Forking after the imports makes a start ten times as quick; nothing else differs from the real thing.
 
 The seams are here, not in the product: methods are wrapped that send SIGKILL to their own process. Most steps are a
@@ -35,11 +36,11 @@ from proxy.layers import Stream
 from proxy.ledger import snapshot, store
 from proxy.ledger.entries import (
     BootEntry,
-    CheckpointEntry,
     CommandEntry,
     DecisionEntry,
     Entry,
     OutcomeEntry,
+    PruneEntry,
     RulesetEntry,
 )
 from proxy.ledger.history import History
@@ -85,7 +86,9 @@ class Seams:
             return "reload" if self.rulesets else "ruleset"
         if isinstance(entry, CommandEntry):
             return entry.name
-        return "checkpoint" if isinstance(entry, CheckpointEntry) and self.ids else ""
+        if isinstance(entry, PruneEntry):
+            return "prune"
+        return "checkpoint" if self.ids else ""
 
     def install(self) -> None:
         """Wrap what is to be wrapped. A seam that is gone from the product fails here, by name."""
@@ -105,6 +108,13 @@ class Seams:
             seams.reach_each(seams.in_batch, "written")
             if any(isinstance(item[1], RulesetEntry) for item in batch):
                 seams.rulesets += 1
+
+        def prune_some(original: Callable[..., None], ledger: Ledger) -> None:
+            seams.in_batch = {"giving-up"} if seams.ids else set()
+            original(ledger)
+            seams.in_batch = set()
+            if seams.ids:  # else it goes on with what an earlier proxy has begun
+                seams.reach("given-up")
 
         def commit(_: Any) -> None:
             seams.reach_each(seams.in_batch, "committing")
@@ -174,6 +184,7 @@ class Seams:
         snapshot.EVERY = 3  # and snapshots, at every start
         wrap(Ledger, "_queue", append)
         wrap(Ledger, "_write", write)
+        wrap(Ledger, "_prune_some", prune_some)
         wrap(Ledger, "answer", answer)
         wrap(History, "entries", entries)
         wrap(snapshot, "_lines", snapshot_lines)
@@ -203,6 +214,7 @@ def boot(order: dict[str, Any]) -> int:
     if child == 0:
         sys.stdin = Path(os.devnull).open()  # noqa: SIM115  as long as the process lives
         Seams(order["step"], order["token"], order["hit"]).install()
+        store.BUSY_S = order["busy_s"]
         sys.argv = ["borderpost", *order["argv"]]
         cli.main()
     os.write(1, f"pid {child}\n".encode())

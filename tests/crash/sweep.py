@@ -29,9 +29,11 @@ import httpx
 import trustme
 
 from proxy.confdir import Confdir
-from proxy.ledger import snapshot
+from proxy.ledger import snapshot, store
+from proxy.ledger.commands import CommandError, submit
 from proxy.ledger.vault import Vault
 from proxy.ledger.verify import verify
+from proxy.owner import owner_of
 from tests.crash.upstream import Upstream
 
 HOUSE = Path(__file__).parents[2]
@@ -63,9 +65,10 @@ REFUSING = of("refusal")
 STARTING = ("folding", "snapshot-begun", "snapshot-kept", *of("abandoned"), *of("boot"), *of("ruleset"))
 RELOADING = ("reload-loading", *of("reload"))
 SEALING = of("checkpoint")
+PRUNING = (*of("prune"), "giving-up-committing", "given-up")
 STOPPING = ("stop-draining", "stop-closing", *of("shutdown"))
 FIRST_START = ("ca-making", "ca-made", "ledger-making")
-STEPS = (*ON_THE_WAY, *AT_THE_UPSTREAM, *REPLAYING, *REFUSING, *STARTING, *RELOADING, *SEALING, *STOPPING)
+STEPS = (*ON_THE_WAY, *AT_THE_UPSTREAM, *REPLAYING, *REFUSING, *STARTING, *RELOADING, *SEALING, *PRUNING, *STOPPING)
 """Every step there is."""
 
 FEW_STEPS = tuple(
@@ -126,14 +129,17 @@ class Proxies:
         scratch.write_text(rules + more)
         scratch.replace(self.directory / "rules.yaml")
 
-    async def start(self, step: str = "", token: str = "-", hit: int = 1) -> bool:
-        """Start a proxy that kills itself at `step`. False when it died before it listened."""
+    async def start(self, step: str = "", token: str = "-", hit: int = 1, busy_s: float = store.BUSY_S) -> bool:
+        """Start a proxy that kills itself at `step`. False when it died before it listened.
+
+        `busy_s`: how long it waits for somebody else who has locked the ledger.
+        """
         arguments = {"--rules": "rules.yaml", "--confdir": "confdir", "--upstream-ca": "upstream.pem"}
         argv = ["serve", "--listen", "127.0.0.1:0", "--ledger", str(self.disk / "ledger.db")]
         for name, file in arguments.items():
             argv += [name, str(self.directory / file)]
         assert self._launcher is not None and self._launcher.stdin is not None
-        order = {"argv": argv, "step": step, "token": token, "hit": hit}
+        order = {"argv": argv, "step": step, "token": token, "hit": hit, "busy_s": busy_s}
         self._launcher.stdin.write(json.dumps(order).encode() + b"\n")
         self.pid = int((await self.told(r"pid (\d+)"))[1])
         found = await self.told(r"borderpost: listening on (http://\S+)|ended -9")
@@ -173,6 +179,13 @@ class Proxies:
         """Where we find what is at `path` in the surroundings of the proxies."""
         assert self._launcher is not None
         return Path(f"/proc/{self._launcher.pid}/root") / path.relative_to("/") if self.within else path
+
+    def prune(self) -> None:
+        """Have the proxy give up all that is sealed. It may die of that."""
+        path = self.seen_from_here(self.disk) / "ledger.db"
+        owner = owner_of(path)
+        with suppress(CommandError):
+            submit(path, "prune", {"before_ns": 1 << 62}, "sweep", lambda: owner_of(path) == owner)
 
     def ledger(self) -> Ledger:
         """What the dead process left on the disk; the original is not touched."""
@@ -288,6 +301,13 @@ class Sweep:
             dead = asyncio.create_task(proxies.dead())
             while not dead.done():
                 await self._post(client, path)
+                path = self._new_call("more")
+            await dead
+        elif step in PRUNING:
+            dead = asyncio.create_task(proxies.dead())
+            while not dead.done():
+                await self._post(client, path)
+                await asyncio.to_thread(proxies.prune)
                 path = self._new_call("more")
             await dead
         elif step in STOPPING:
