@@ -25,6 +25,7 @@ from proxy.refusal import Reply, render_failure
 from proxy.websocket import Said
 from proxy.wire.answer import read_answer_body
 from proxy.wire.error import WireError
+from proxy.wire.events import usage_events
 from proxy.wire.placing import in_form, in_object, in_query
 from proxy.wire.request import (
     Head,
@@ -290,8 +291,9 @@ class Addon:
         exchange = exchange_of(flow)
         if exchange is None or exchange.refusal is not None or exchange.settled:
             return
-        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish or exchange.read_answer else 0)
         assert flow.response is not None
+        events = usage_events(_headers(flow.response)) if exchange.read_answer else None
+        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish or exchange.read_answer else 0, events)
         length = _values(flow.response.headers.fields, b"content-length")
         if exchange.hold_answer and "json" in flow.response.headers.get("content-type", ""):
             return  # `layers.Stream` holds it back, unless it turns out to be too large
@@ -321,6 +323,7 @@ class Addon:
             size_bytes=exchange.copy.size_bytes,
             digest=self._hash_secret(exchange.copy.sha256.encode()),
             body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,
+            usage=exchange.copy.usage,
         )
         bodiless = flow.request.method == "HEAD" or flow.response.status_code in (204, 205, 304)
         held = not flow.response.stream and not bodiless

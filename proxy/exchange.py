@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 from proxy.gate import Admission, Asked
 from proxy.refusal import Reply
+from proxy.wire.events import UsageEvents
 from rules.call import Call
+from rules.usage import Usage
 
 EXTENSIONS = "sec-websocket-extensions"
 """None is offered to upstreams: a compressed frame of a few bytes could unfold to any size."""
@@ -110,10 +112,14 @@ class Counted:
 
 
 class AnswerCopy:
-    """Sees every chunk of a streamed answer: counts, hashes, and keeps the first `cap_bytes` for replay."""
+    """Sees every chunk of a streamed answer: counts, hashes, and keeps the first `cap_bytes` for replay.
 
-    def __init__(self, cap_bytes: int) -> None:
+    `events`: reads what a stream of events tells of a model's usage.
+    """
+
+    def __init__(self, cap_bytes: int, events: UsageEvents | None = None) -> None:
         self._cap_bytes = cap_bytes
+        self._events = events
         self._hash = hashlib.sha256()
         self._kept = bytearray()
         self.size_bytes = 0
@@ -127,7 +133,14 @@ class AnswerCopy:
                 self._kept += chunk
             elif self._kept:
                 self._kept = bytearray()
+            if self._events is not None:
+                self._events.feed(chunk)
         return chunk
+
+    @property
+    def usage(self) -> Usage | None:
+        """What a stream of events has told of a model's usage."""
+        return self._events.usage if self._events is not None else None
 
     @property
     def sha256(self) -> str:

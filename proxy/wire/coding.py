@@ -7,6 +7,7 @@ be read in two ways is an error. Sources: RFC 9110 8.4, RFC 1950-1952, RFC 7932,
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Iterator
 
 import brotli  # type: ignore[import-untyped]  # it has neither stubs nor py.typed
 import zstandard
@@ -56,6 +57,72 @@ def decompress(raw: bytes, content_encoding: str | None, cap_bytes: int) -> byte
     if len(raw) > cap_bytes:
         raise TooLargeError
     return raw
+
+
+class Unpacking:
+    """Takes a content-coding off as its bytes come, in pieces of at most some MiB. For streams without end.
+
+    Trailing bytes are not looked at, and the end is not missed: who needs to know that decodes the whole.
+    """
+
+    def __init__(self, content_encoding: str | None) -> None:
+        """Raises `CodingError` for what can not be taken off bit by bit."""
+        names = codings(content_encoding)
+        if len(names) > 1 or (names and names[0] not in _UNPACKING):
+            raise CodingError("its content-coding can not be taken off as it comes")
+        self._unpack = _UNPACKING[names[0]]() if names else None
+
+    def feed(self, raw: bytes) -> Iterator[bytes]:
+        """What `raw` adds. Raises `CodingError`."""
+        if self._unpack is None:
+            yield raw
+            return
+        try:
+            yield from self._unpack(raw)
+        except (zlib.error, brotli.error, zstandard.ZstdError):
+            raise CodingError("its content-coding is broken") from None
+
+
+def _gzip_unpacking() -> Callable[[bytes], Iterator[bytes]]:
+    stream = zlib.decompressobj(31)
+
+    def feed(raw: bytes) -> Iterator[bytes]:
+        while not stream.eof:
+            piece = stream.decompress(raw, _PIECE_BYTES)
+            raw = stream.unconsumed_tail
+            yield piece
+            if len(piece) < _PIECE_BYTES and not raw:
+                return
+
+    return feed
+
+
+def _brotli_unpacking() -> Callable[[bytes], Iterator[bytes]]:
+    stream = brotli.Decompressor()
+
+    def feed(raw: bytes) -> Iterator[bytes]:
+        piece = stream.process(raw, output_buffer_limit=_PIECE_BYTES)
+        while piece:
+            yield piece
+            piece = stream.process(b"", output_buffer_limit=_PIECE_BYTES) if not stream.is_finished() else b""
+
+    return feed
+
+
+def _zstd_unpacking() -> Callable[[bytes], Iterator[bytes]]:
+    stream = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+
+    def feed(raw: bytes) -> Iterator[bytes]:
+        for at in range(0, len(raw), _ZSTD_STEP_BYTES):
+            if stream.eof:
+                return
+            yield stream.decompress(raw[at : at + _ZSTD_STEP_BYTES])
+
+    return feed
+
+
+_UNPACKING = {"gzip": _gzip_unpacking, "br": _brotli_unpacking, "zstd": _zstd_unpacking}
+_PIECE_BYTES = 64 * 1024
 
 
 def _inflate(raw: bytes, wbits: int, cap_bytes: int) -> tuple[bytes, bytes]:
