@@ -24,11 +24,15 @@ from proxy.osuser import os_user
 from proxy.owner import apart, owner_of
 from proxy.runs import Runs
 from rules.globs import glob_fits
+from rules.guards.spending import Fullness
 from rules.halts import Halt
 from rules.load import load
 
 NOTE = 1000
 """What a person says is cut to so many characters."""
+
+TOLD_S = 2.0
+"""How long a proxy has to tell of its budgets."""
 
 LOOK_S = 0.1
 """How often a proxy looks for commands. It also listens before each decision."""
@@ -112,6 +116,15 @@ def resolve(desk: Desk, command: Command) -> Result:
     return {"call": call, "executed": executed}
 
 
+MOST_BUDGETS = 1000
+"""So many budgets are told at once."""
+
+
+def budgets(desk: Desk, command: Command) -> Result:
+    """Tell which budgets are used most. Records nothing."""
+    return {"budgets": [msgspec.to_builtins(each) for each in desk.gate.budgets(MOST_BUDGETS)]}
+
+
 MAX_REASON = 300
 """A reason goes to the agent with every refusal: it is a sentence, not a page."""
 
@@ -169,6 +182,7 @@ def answer(desk: Desk, command: Command) -> Result:
 
 HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
     "answer": answer,
+    "budgets": budgets,
     "checkpoint": checkpoint,
     "clock": clock,
     "halt": halt,
@@ -176,7 +190,7 @@ HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
     "resolve": resolve,
     "resume": resume,
 }
-REMEMBERING = {"answer", "resolve", "resume"}
+REMEMBERING = {"answer", "budgets", "resolve", "resume"}
 """Commands that need the state, which takes a while to gather from a long ledger."""
 
 FOR_PEOPLE = {"answer", "resolve", "resume"}
@@ -219,6 +233,18 @@ async def _here(path: Path, confdir: Path, wanted: Command) -> Result:
         return result
     finally:
         ledger.close()
+
+
+def used_budgets(path: Path) -> tuple[Fullness, ...]:
+    """The budgets that are used most, as the proxy that owns the ledger at `path` counts them; nothing without one."""
+    owner = owner_of(path)
+    if owner is None:
+        return ()
+    try:
+        result = submit(path, "budgets", {}, os_user(), lambda: owner_of(path) == owner, wait_s=TOLD_S)
+        return msgspec.convert((result or {}).get("budgets", ()), tuple[Fullness, ...])
+    except (CommandError, msgspec.ValidationError):  # of another version, or too busy to say
+        return ()
 
 
 def _text(result: Result) -> str:

@@ -31,6 +31,7 @@ from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
 from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
+from rules.guards.spending import Budgets, Fullness
 from rules.halts import Halt, Halts
 from rules.ruleset import RuleSet
 from rules.state import SetBack, State
@@ -576,6 +577,10 @@ class Gate:
         self.clock.set_back(back)
         self._room.call_all()
         return back
+
+    def budgets(self, most: int) -> tuple[Fullness, ...]:
+        """The budgets that are used most."""
+        return self._state.of(Budgets).fullest(self.clock.now_ns(), most)
 
     def _tell(self, call_id: str, outcome: OutcomeKind, how: str) -> None:
         """Record what has come out about an earlier call, whose outcome was unknown."""

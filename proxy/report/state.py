@@ -15,6 +15,7 @@ from proxy.owner import owner_of
 from proxy.report.checked import counted
 from proxy.report.moments import SECOND_NS, show_size, show_span
 from proxy.report.terminal import Style, paint, visible
+from rules.amounts import written
 from rules.ruleset import Bounds
 from rules.units import show_duration
 
@@ -24,11 +25,30 @@ if TYPE_CHECKING:
 WORDS = {"allow": "allowed", "replay": "replayed", "throttle": "throttled", "hold": "held", "deny": "blocked"}
 
 
+class Budget(msgspec.Struct, frozen=True):
+    """How much of a budget is used, in exact decimals; `resets_at` is empty where it is not known."""
+
+    rule: str
+    who: str
+    per: str
+    unit: str
+    max: str
+    spent: str
+    held: str
+    used_percent: int
+    resets_at: str
+
+
+SHOWN = 5
+"""So many budgets are shown to people; `--json` has more."""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What `status --json` prints. `ledger` is None where nothing was recorded yet.
 
     `pid`, `command` and `listen` are of the running proxy, if there is one. `clock_behind_s`: how far the clock of this
     computer is behind the last entry. `questions`: so many calls wait for a person.
+    `budgets`: those of a running proxy of which anything is used, the fullest first.
     """
 
     running: bool
@@ -41,6 +61,7 @@ class Facts(msgspec.Struct, frozen=True):
     agents: int
     clock_behind_s: int
     questions: int
+    budgets: tuple[Budget, ...] = ()
 
 
 def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
@@ -64,7 +85,39 @@ def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
         agents=len(Agents(confdir).list()),
         clock_behind_s=max(status.last_ns - wall_ns, 0) // SECOND_NS if status else 0,
         questions=asked,
+        budgets=_budgets(ledger) if owner is not None and ledger.exists() else (),
     )
+
+
+def _budgets(ledger: Path) -> tuple[Budget, ...]:
+    from proxy.desk import used_budgets
+    from proxy.ledger.query import iso
+
+    return tuple(
+        Budget(
+            each.rule,
+            each.who,
+            each.per,
+            each.unit,
+            written(each.limit),
+            written(each.spent),
+            written(each.held),
+            int(each.used * 100 / each.limit),
+            iso(each.resets_ns) if each.resets_ns else "",
+        )
+        for each in used_budgets(ledger)
+    )
+
+
+def _shown(budget: Budget) -> tuple[str, Style]:
+    """One budget as a line."""
+    of = f" of {budget.who}" if budget.who else ""
+    unit = f" {budget.unit}" if budget.unit else ""
+    held = f", {budget.held} held" if budget.held != "0" else ""
+    free = f", free again from {budget.resets_at}" if budget.resets_at and budget.used_percent >= 80 else ""
+    used = f"{budget.used_percent} % of {budget.max}{unit} {budget.per}"
+    style: Style = "red" if budget.used_percent >= 100 else "yellow" if budget.used_percent >= 80 else ""
+    return f"{budget.rule}{of}: {used}, {budget.spent} spent{held}{free}", style
 
 
 def _ledger(status: Status) -> Iterator[tuple[str, str, Style]]:
@@ -126,6 +179,11 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
         lines.append(("", "if it is right: borderpost clock --accept --note TEXT", "dim"))
     if facts.questions:
         lines.append(("waiting", f"{counted(facts.questions, 'call')} for your answer: borderpost approvals", "blue"))
+    for number, budget in enumerate(facts.budgets[:SHOWN]):
+        text, style = _shown(budget)
+        lines.append(("" if number else "budgets", text, style))
+    if len(facts.budgets) > SHOWN:
+        lines.append(("", f"and {len(facts.budgets) - SHOWN} more: borderpost status --json", "dim"))
     lines.append(("agents", f"{facts.agents} with a token" if facts.agents else "none with a token", ""))
     lines.append(("confdir", facts.confdir, ""))
     return [f"{paint(f'{name:<9}', 'dim', colour)}{paint(visible(text), style, colour)}" for name, text, style in lines]

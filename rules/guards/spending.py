@@ -122,6 +122,39 @@ class Row(msgspec.Struct):
             del self.holds[call_id]
 
 
+class Fullness(msgspec.Struct, frozen=True):
+    """How much of one budget is used: `spent`, and `held` by calls that are on their way or of unknown outcome.
+
+    `who`: whose it is, empty for a budget of all. `resets_ns`: when the first of what is used is free again, or all of
+    it where the period is one of the calendar; 0 when that depends on calls that are on their way.
+    """
+
+    rule: str
+    who: str
+    per: str
+    unit: str
+    limit: Decimal
+    spent: Decimal
+    held: Decimal
+    resets_ns: int
+
+    @property
+    def used(self) -> Decimal:
+        """What is spent and held."""
+        return add(self.spent, self.held)
+
+
+def _fullness(row: Row, now_ns: int) -> Fullness:
+    since_ns = now_ns - row.keep_ns + 1
+    if row.ends_ns:
+        since_ns = row.since_ns if now_ns < row.ends_ns else row.ends_ns
+    spent, held = row.spent_since(since_ns), row.held_since(since_ns)
+    first_ns = row.freed_at_ns(since_ns, ZERO)
+    resets_ns = (row.ends_ns or first_ns + row.keep_ns) if first_ns else 0
+    told = row.told
+    return Fullness(told.rule, told.who, told.per, told.unit, told.limit, spent, held, max(resets_ns, 0))
+
+
 def _in_slices(spent: list[Spent], width_ns: int) -> list[Spent]:
     """`spent` with the amounts of each slice of time put together at the latest of their moments: none counts less."""
     kept: list[Spent] = []
@@ -191,6 +224,12 @@ class Budgets(msgspec.Struct):
                 self.due.add(now_ns + 60 * SECOND_NS, key)
             else:
                 del self.rows[key]
+
+    def fullest(self, now_ns: int, most: int) -> tuple[Fullness, ...]:
+        """At most so many of the budgets of which anything is used, the fullest first."""
+        found = [_fullness(row, now_ns) for row in self.rows.values()]
+        used = [each for each in found if each.used > 0]
+        return tuple(sorted(used, key=lambda each: (-each.used / each.limit, each.rule, each.who))[:most])
 
     def abandoned(self, now_ns: int) -> tuple[Change, ...]:
         """The calls that were on their way when their proxy ended: whether they have spent anything is unknown."""

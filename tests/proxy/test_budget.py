@@ -9,11 +9,13 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from proxy.clock import Clock
 from proxy.desk import command
 from proxy.ledger.query import LedgerReader
+from proxy.report.state import gather, show
 from rules.decision import Plain
 from rules.guards.spending import Budgets
 from tests.proxy.conftest import Hit, MakeWorld, Upstream, World, answer, until
@@ -117,6 +119,39 @@ async def test_a_budget_that_runs_low_is_told_once(
     assert [record.getMessage() for record in caplog.records] == [
         "the budget `pay` runs low: 800 cent of 1000 cent in any 24h are spent or held"
     ]
+
+
+async def test_status_shows_the_fullest_budgets(world: MakeWorld, upstream: Upstream) -> None:
+    rules = budget(DAILY) + "  - {id: calls, match: '{origin}/**', budget: {sum: count, max: 10, per: day, by: host}}\n"
+    made = await world(rules, Clock(lambda: 1_767_614_400 * 10**9))
+    assert (await asyncio.to_thread(gather, made.ledger, made.settings.confdir, 0)).budgets == ()
+    await statuses(made, 800)
+    upstream.respond = lose
+    await statuses(made, 150)
+    facts = await asyncio.to_thread(gather, made.ledger, made.settings.confdir, 0)
+    assert [msgspec.structs.astuple(each) for each in facts.budgets] == [
+        ("pay", "", "in any 24h", "cent", "1000", "800", "150", 95, "2026-01-06T12:00:00.000Z"),
+        ("calls", "host localhost", "in a day", "calls", "10", "1", "1", 20, "2026-01-06T00:00:00.000Z"),
+    ]
+    shown = [line for line in show(facts, False) if "spent" in line]
+    assert shown == [
+        "budgets  pay: 95 % of 1000 cent in any 24h, 800 spent, 150 held, free again from 2026-01-06T12:00:00.000Z",
+        "         calls of host localhost: 20 % of 10 calls in a day, 1 spent, 1 held",
+    ]
+    await made.proxy.stop()
+    stopped = await asyncio.to_thread(gather, made.ledger, made.settings.confdir, 0)
+    assert stopped.budgets == (), "who counts is not there to tell"
+
+
+async def test_of_many_budgets_some_are_shown(world: MakeWorld, upstream: Upstream) -> None:
+    made = await world(budget("{sum: count, max: 10, per: day, by: query.n}"))
+    async with made.client() as client:
+        for number in range(7):
+            await client.get(f"/?n={number}")
+    facts = await asyncio.to_thread(gather, made.ledger, made.settings.confdir, 0)
+    assert len(facts.budgets) == 7
+    assert sum("spent" in line for line in show(facts, False)) == 5
+    assert any("and 2 more: borderpost status --json" in line for line in show(facts, False))
 
 
 # --- scenario 28 -----------------------------------------------------------------------------------------------------

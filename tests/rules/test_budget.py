@@ -579,6 +579,38 @@ def test_a_person_is_told_once_a_period_that_a_budget_runs_low() -> None:
     assert made.refold() == made.state
 
 
+def test_the_fullest_budgets_are_told_first() -> None:
+    made = World(RULES % "{sum: body.amount, max: 1000, per: 1h, by: agent}")
+    made.do(pay(100), at=0)
+    made.do(pay(300, agent="bob"), at=60)
+    made.do(pay(200, agent="bob"), LOST, at=120)
+    made.ask(pay(50, agent="eve"))
+    made.do(pay(0, agent="zoe"))
+    table = made.state.of(Budgets)
+    told = table.fullest(made.at_ns, 9)
+    assert [(each.who, int(each.spent), int(each.held)) for each in told] == [
+        ("agent bob", 300, 200), ("agent ann", 100, 0), ("agent eve", 0, 50),
+    ]  # fmt: skip
+    assert [each.resets_ns for each in told] == [START + (60 + H) * S, START + H * S, 0]
+    assert table.fullest(made.at_ns, 1) == told[:1]
+    assert [each.who for each in table.fullest(START + (60 + H) * S, 9)] == ["agent bob", "agent eve"]
+
+
+def test_a_day_that_is_over_tells_only_of_what_came_after_it() -> None:
+    made = world("{sum: body.amount, max: 1000, per: day}")
+    made.do(pay(100))
+    made.ask(pay(200))
+    end_ns = START + 12 * H * S
+    (today,) = made.state.of(Budgets).fullest(end_ns - 1, 9)
+    assert today.used == 300
+    assert today.resets_ns == end_ns
+    made.at_ns = end_ns + S
+    made.end(OK)
+    (tomorrow,) = made.state.of(Budgets).fullest(end_ns + S, 9)
+    assert tomorrow.spent == 200
+    assert tomorrow.held == 0
+
+
 def test_what_no_longer_counts_is_forgotten() -> None:
     made = world("{sum: body.amount, max: 10, per: 1h, by: body.user}")
     for user in range(50):
