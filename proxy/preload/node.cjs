@@ -159,6 +159,18 @@ function install () {
   attempt('https', () => wrap(https.Agent.prototype, 443, true))
   attempt('http', () => wrap(http.Agent.prototype, 80, false))
 
+  // ws dials by itself, with functions of these names, where it was given no agent.
+  function wrapRequest (module) {
+    const { request } = module
+    module.request = function (...args) {
+      const options = args.find(one => one !== null && typeof one === 'object' && !(one instanceof URL))
+      const dials = options && !options.agent && !options.socketPath && options.createConnection?.name
+      if (dials === 'tlsConnect' || dials === 'netConnect') options.agent = module.globalAgent
+      return request.apply(this, args)
+    }
+  }
+  attempt('ws', () => [http, https].forEach(wrapRequest))
+
   // What undici calls a connector: gives a socket for { hostname, protocol, port, servername }.
   function connector (tlsOptions) {
     return function connect (options, callback) {

@@ -81,6 +81,10 @@ class Own extends require('node:https').Agent {
 }
 """
 
+AS_WS = """
+function tlsConnect (options) { return require('node:tls').connect({...options, path: undefined}) }
+"""
+
 
 class Preloaded:
     """Programs behind a proxy, in the environment that `run` gives them."""
@@ -215,6 +219,7 @@ def test_python_3_8_can_read_it(name: str) -> None:
         ),
         pytest.param(HTTPS.replace("OPTIONS", "{agent: false}"), id="no-agent"),
         pytest.param(HTTPS.replace("OPTIONS", "{ca: require('node:tls').rootCertificates[0]}"), id="own-ca"),
+        pytest.param(AS_WS + HTTPS.replace("OPTIONS", "{createConnection: tlsConnect}"), id="as-ws"),
         pytest.param(SUBCLASS + HTTPS.replace("OPTIONS", "{agent: new Own()}"), id="subclass"),
     ],
 )
