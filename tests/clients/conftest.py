@@ -85,12 +85,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
 class Run:
     """One `borderpost run`, what it said, and what it recorded."""
 
-    def __init__(self, directory: Path, origin: str, ca: Path) -> None:
+    def __init__(self, directory: Path, origin: str, ca: Path, rules: str = RULES) -> None:
         self._directory = directory
         self._origin = origin
         self._places = ["--ledger", str(directory / "ledger.db"), "--confdir", str(directory / "confdir")]
         self._ca = ca
-        (directory / "borderpost.yaml").write_text(RULES.replace("ORIGIN", origin))
+        (directory / "borderpost.yaml").write_text(rules.replace("ORIGIN", origin))
 
     def __call__(self, *command: object, **environment: str) -> str:
         """What `command` prints, run in an empty directory; it has to end well."""

@@ -35,7 +35,10 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class Upstream(ThreadingHTTPServer):
-    """Serves `directory` under /git, a package index under /simple, an npm registry under /npm, and JSON elsewhere."""
+    """Serves `directory` under /git, a package index under /simple, an npm registry under /npm, and JSON elsewhere.
+
+    `failing`: it answers with 500, whatever it did.
+    """
 
     daemon_threads = True
 
@@ -44,6 +47,7 @@ class Upstream(ThreadingHTTPServer):
         self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.directory = directory
         self.hits: list[Hit] = []
+        self.failing = False
         self._counting = threading.Lock()
 
     @property
@@ -70,7 +74,7 @@ class Answering(BaseHTTPRequestHandler):
         case = self.headers.get("x-case", "")
         self.server.count(Hit(self.command, path, size_bytes, digest, case))
         kind, body = self._content(path)
-        self.send_response(404 if body is None else 200)
+        self.send_response(500 if self.server.failing else 404 if body is None else 200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body or b"")))
         self.end_headers()
