@@ -847,6 +847,54 @@ def rules_schema() -> None:
     _print_json(schema())
 
 
+@rules.command("import")
+@click.argument("document", type=click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path))
+@click.option("--prefix", metavar="NAME", default="", help="What every tool's name begins with: NAME.OPERATION.")
+@click.option("--only", multiple=True, metavar="GLOB", help="Only tools with such a name; repeatable.")
+@click.option("--server", metavar="URL", default="", help="Where the API is, whatever the document says.")
+@click.option("--no-params", is_flag=True, help="Only what calls are, not what they may say.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the tools here.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.option("--verbose", "-v", is_flag=True, help="Name every operation that a notice is about, and where.")
+def rules_import(
+    document: Path,
+    prefix: str,
+    only: tuple[str, ...],
+    server: str,
+    no_params: bool,
+    output: Path | None,
+    force: bool,
+    verbose: bool,
+) -> None:
+    """Make tools of an OpenAPI document: JSON or YAML, version 3.0, 3.1 or Swagger 2.0.
+
+    What a tool does not say as the document does is told on standard error, and above the tool.
+
+    \b
+    Examples:
+      borderpost rules import openapi.yaml --prefix shop --output rules/shop.yaml
+      borderpost rules import github.json --prefix github --only "github.issues.*"
+    """
+    from proxy import importing
+    from proxy.report import imported
+    from proxy.report.progress import Progress
+    from proxy.report.terminal import coloured, width
+
+    try:
+        options = importing.checked(prefix, only, server, not no_params)
+    except importing.ImportingError as error:
+        raise click.UsageError(str(error)) from None
+    importing.check_output(output, force)
+    with Progress("importing") as progress:
+        found = importing.read(document, options, progress.tell)
+    if output is None:
+        click.echo(found.text, nl=False)
+    else:
+        importing.write(output, found.text)
+    for line in imported.show(found, verbose, width(sys.stderr), coloured(sys.stderr)):
+        click.echo(line, err=True)
+
+
 # --- the record ---
 
 

@@ -83,7 +83,7 @@ def read(text: str, file: str) -> tuple[Node | None, tuple[Problem, ...]]:
 
     Where a value is refused, a null stands in its place, so that the rest of the file can still be checked.
     """
-    hidden = _HIDDEN.search(text, 1 if text.startswith(_BOM) else 0)
+    hidden = HIDDEN.search(text, 1 if text.startswith(_BOM) else 0)
     if hidden:
         before = text[: hidden.start()].removeprefix(_BOM)
         lines = LINE_BREAK.split(before)
@@ -104,7 +104,7 @@ def read(text: str, file: str) -> tuple[Node | None, tuple[Problem, ...]]:
 
 _BOM = "\ufeff"
 # Outside YAML's printable set (1.2.2 section 5.1); line breaks of YAML 1.1 only; and what reorders or hides text.
-_HIDDEN = re.compile(
+HIDDEN = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
     "|[\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )

@@ -36,10 +36,10 @@ ONE_PLACE = {
     "sqlite3": r"proxy\.ledger(\..*)?",
     "click": r"cli",
     "watchfiles": r"proxy\.rulefiles",
-    "yaml": r"rules\.yamltree",
-    "jsonschema_rs": r"rules\.(params\.)?\w+",
     "graphql": r"rules\.protocols\.document",
     "genai_prices": r"rules\.prices",
+    "yaml": r"rules\.(yamltree|openapi\.document)",
+    "jsonschema_rs": r"rules\.((params|openapi)\.)?\w+",
 }
 """Library -> the modules that may import it."""
 

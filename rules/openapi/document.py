@@ -1,0 +1,131 @@
+"""An OpenAPI document as plain data: JSON or YAML, and what its `$ref`s point at.
+
+Published documents are what they are: YAML is read with its aliases and merges, keys that stand twice count once, and
+a part that is not of the shape that the standard says is as good as absent. Only numbers are exact.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, cast
+
+import yaml
+
+type Plain = Any
+"""JSON of an unknown shape: nothing of it can be relied on."""
+
+
+class OpenApiError(Exception):
+    """The text is no OpenAPI document that can be imported. The message is one line."""
+
+
+class Document:
+    """A document. `version`: 2 (Swagger) or 3. `title`, `release`: its own name and version, as far as it has them."""
+
+    def __init__(self, root: Mapping[str, Plain]) -> None:
+        self.root = root
+        said = str(root.get("openapi") or root.get("swagger") or "")
+        if not re.match(r"3\.[0-9]|2\.0", said) or not isinstance(root.get("paths"), dict):
+            raise OpenApiError("this is no OpenAPI document: it needs `openapi: 3.x` or `swagger: 2.0`, and `paths`")
+        self.said = said
+        self.version = int(said[0])
+        info = mapping(root.get("info"))
+        self.title = str(info.get("title", "")).strip()
+        self.release = str(info.get("version", "")).strip()
+
+    def follow(self, value: Plain) -> tuple[Mapping[str, Plain], str]:
+        """`value` or what its `$ref`s lead to, and the last of these; empty when it leads nowhere."""
+        last = ""
+        for _ in range(_LINKS):
+            found = mapping(value)
+            ref = found.get("$ref")
+            if not isinstance(ref, str):
+                return found, last
+            last, value = ref, self._at(ref)
+        return {}, last
+
+    def _at(self, ref: str) -> Plain:
+        if not ref.startswith("#/"):
+            return None
+        value: Plain = self.root
+        for part in ref[2:].split("/"):
+            name = _unescaped(part)
+            if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+                value = value[int(name)]
+            else:
+                value = mapping(value).get(name)
+        return value
+
+
+_LINKS = 20
+"""So many references may stand in a row; in a circle there are more."""
+
+
+def _unescaped(part: str) -> str:
+    """A part of a JSON pointer in a URI fragment (RFC 6901)."""
+    decoded = re.sub(r"%([0-9A-Fa-f]{2})", lambda found: chr(int(found[1], 16)), part)
+    return decoded.replace("~1", "/").replace("~0", "~")
+
+
+def read(text: str) -> Document:
+    """The document in `text`. Raises `OpenApiError`."""
+    text = text.removeprefix("\ufeff")
+    try:
+        root = json.loads(text, parse_float=Decimal) if text.lstrip().startswith("{") else _yaml(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise OpenApiError(f"this is neither JSON nor YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise OpenApiError("this is nested too deep") from None
+    if not isinstance(root, dict):
+        raise OpenApiError("this is no OpenAPI document: it has to be a mapping")
+    return Document(cast(dict[str, Plain], root))
+
+
+NESTING = 200
+"""libyaml's reader recurses: much deeper documents would end the process."""
+
+
+def _yaml(text: str) -> Plain:
+    loader = yaml.CSafeLoader(text)
+    depth = 0
+    try:
+        while not isinstance(event := loader.get_event(), yaml.StreamEndEvent):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > NESTING:
+                raise RecursionError
+    finally:
+        loader.dispose()
+    return yaml.load(text, _Loader)
+
+
+def mapping(value: Plain) -> Mapping[str, Plain]:
+    """`value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: Plain) -> Sequence[Plain]:
+    """`value` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else ()
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML 1.2's core schema: `no` and `2026-01-31` are text, fractions are exact."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 -- as in its parent
+
+
+_CORE = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("merge", r"<<", "<"),
+)
+for _tag, _regex, _first in _CORE:
+    _signs = ["" if sign == "\0" else sign for sign in _first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_regex})$"), _signs)
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: Decimal(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
