@@ -4,7 +4,7 @@ PY = .venv/bin/python
 JOBS = 2
 KILLS = 500
 
-.PHONY: help venv demo test clients tamper crash cover lint fix bench docs lock clean
+.PHONY: help venv demo test clients tamper crash openapi cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ crash: venv ## kill -9 at every step of everything, often (KILLS=500)
 
 tamper: venv ## change every byte of a ledger, one at a time: `log verify` has to see it
 	BORDERPOST_TAMPER=all $(PY) -m pytest -s -n 0 tests/proxy/ledger/test_verify.py
+
+openapi: venv ## published OpenAPI documents: imported, and calls made of them decided (needs npm)
+	@./.ci/specs
+	OPENAPI_SPECS=.specs $(PY) -m pytest -s -n 0 tests/published
 
 cover: venv ## every branch of rules/ is tested by tests/rules
 	HYPOTHESIS_PROFILE=cover $(PY) -m coverage run -m pytest tests/rules
