@@ -121,7 +121,7 @@ def _reply(
     if code == "upstream-failed":
         when = "yes" if executed == "no" else "after checking whether it was executed"
         soon = executed == "no"
-    elif after_s is None and not entry.final:
+    elif after_s is None and (not entry.final or entry.retry == "after the reset"):
         when = "changed only"  # waiting would not help: no time is known at which it could succeed
     sentences = readable(detail, _DETAIL_CAP)
     sentences = sentences[:1].upper() + sentences[1:]

@@ -162,7 +162,7 @@ def _keys(rule: Rule, node: Node) -> Iterator[Problem]:
     for guard in rule.guards:
         if not isinstance(guard, Throttle | Budget):
             continue
-        chosen = [field for field in guard.by if field.place in ("path", "query", "header", "body")]
+        chosen = [field for field in guard.by if field.place in ("path", "query", "header", "body", "args")]
         if chosen:
             anew = "quota" if isinstance(guard, Throttle) else "budget"
             message = f"the agent chooses `{chosen[0]}`: with a new value it has a new {anew}"

@@ -197,6 +197,11 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
             changes.append(Change(self.verb, self.rule, held.key, "spend" if step == "done" else step, data))
         return tuple(changes)
 
+    @property
+    def _field(self) -> str:
+        """The field of the call that says what it comes to."""
+        return self.measure.text if isinstance(self.measure, OfField) else ""
+
     def _say(self, amount: Decimal) -> str:
         return f"{written(amount)} {self.unit}".rstrip()
 
@@ -215,6 +220,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
                 "budget-exhausted",
                 f"This call comes to {self._say(amount)}, and the whole budget is {limit}: it can never go out. "
                 "Nothing was executed.",
+                field=self._field,
                 actual=self._say(amount),
                 limit=limit,
                 next=(f"Do with at most {self._say(self.limit)} at once, or ask a person.",),
@@ -232,6 +238,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
             "budget-exhausted",
             f"The budget is {limit}; {self._say(left)} of it are left, and this call comes to {self._say(amount)}. "
             "Nothing was executed.",
+            field=self._field,
             actual=self._say(amount),
             limit=limit,
             retry_after_ns=retry_after_ns,
@@ -280,7 +287,7 @@ def _read_measure(entries: dict[str, Node]) -> Measure:
         mend = f"say where it stands: `body.{text}` or `query.{text}`; or write {listing(WORDS)}"
         node.fail("budget", f"`{text}` is nothing to sum up", mend)
     field = parse_field(text, node)
-    if field.place not in ("body", "query", "header", "path"):
+    if field.place not in ("body", "args", "query", "header", "path"):
         node.fail("budget", f"`{text}` is no number", _SUM_HELP)
     return OfField(field)
 

@@ -17,20 +17,25 @@ DURATION_SCHEMA = {"type": "string", "pattern": "^[0-9]+(ms|s|m|min|h|d)$"}
 
 
 _MEANT = {
-    "ttl": "window",
-    "fields": "key",
-    "limit": "rate",
-    "max": "rate",
-    "interval": "per",
-    "url": "request",
-    "body": "json",
-    "data": "json",
+    "ttl": ("window",),
+    "fields": ("key",),
+    "limit": ("rate", "max"),
+    "max": ("rate",),
+    "amount": ("max", "sum"),
+    "field": ("sum", "key"),
+    "currency": ("unit",),
+    "timezone": ("zone",),
+    "interval": ("per",),
+    "window": ("per",),
+    "url": ("request",),
+    "body": ("json",),
+    "data": ("json",),
 }
 """Words that people bring along from elsewhere, and ours."""
 
 
 def _meant(name: str, known: tuple[str, ...]) -> str:
-    return _MEANT[name] if _MEANT.get(name) in known else name
+    return next((ours for ours in _MEANT.get(name, ()) if ours in known), name)
 
 
 def read_map(node: Node, where: str, known: tuple[str, ...]) -> dict[str, Node]:

@@ -66,7 +66,19 @@ PACED = denied(
     retry_after_ns=2_100_000_000,
     limits=(Limit("search-pace", 10, 60, 0, 3),),
 )
+SPENT = denied(
+    "budget-exhausted",
+    "The budget is 50000 cent in any 24h; 2000 cent of it are left, and this call comes to 3000 cent. "
+    "Nothing was executed.",
+    rules=("refunds",),
+    violations=(
+        Violation("refunds", "budget-exhausted", "it is spent", "body.amount", "3000 cent", "50000 cent in any 24h"),
+    ),
+    next=("A call that comes to at most 2000 cent fits now.", "There is room for this call again in 5 h."),
+    retry_after_ns=5 * 3600 * S,
+)
 SEEN: dict[str, Reply] = {
+    "budget-exhausted": answered(SPENT),
     "policy-denied": answered(DELETED),
     "policy-denied-http2": answered(DELETED, http_version="HTTP/2.0"),
     "policy-denied-head": answered(DELETED, method="HEAD"),
@@ -162,6 +174,8 @@ RETRIES: list[tuple[str, Decision, str | None, bool, Any, Any]] = [
     ("an hour", denied("upstream-cooldown", retry_after_ns=3600 * S), None, True, 3600, "yes"),
     ("in flight", denied("duplicate-in-flight", retry_after_ns=2 * S), "2", False, 2, "yes"),
     ("a 403 never says when", denied("policy-denied", retry_after_ns=2 * S), None, True, 2, "never"),
+    ("a 403 that time mends", denied("budget-exhausted", retry_after_ns=2 * S), None, True, 2, "after the reset"),
+    ("one that it does not", denied("budget-exhausted"), None, True, None, "changed only"),
     ("a final 409", denied("outcome-unknown", retry_after_ns=2 * S), None, True, 2, "never as is"),
 ]
 

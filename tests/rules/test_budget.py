@@ -125,6 +125,7 @@ def test_a_call_above_the_whole_budget_is_told_so() -> None:
     refused = world("{sum: body.amount, max: 1000, per: 24h, unit: cent}").ask(pay(1001))
     assert refused.detail.startswith("This call comes to 1001 cent, and the whole budget is 1000 cent in any 24h")
     assert (refused.retry_after_ns, refused.violations[0].actual) == (0, "1001 cent")
+    assert refused.violations[0].field == "body.amount"
 
 
 def test_a_refusal_tells_what_is_left_and_when_there_is_room() -> None:
@@ -784,6 +785,7 @@ GOOD = [
     "{sum: count, max: 5, per: day}",
     '{sum: body.amount, max: "20.00", per: month, zone: Europe/Berlin, by: [agent, body.team], unit: EUR}',
     "{sum: query.n, max: 0.5, per: 30s}",
+    "{sum: args.amount, max: 5, per: 24h}",
     "{sum: header.x-amount, max: 5, per: week}",
     "{sum: bytes, max: 10GB, per: day, estimate: 1MiB}",
     "{sum: bytes, max: 5000, per: day}",
@@ -828,6 +830,7 @@ BAD = [
     ("{sum: cost, max: 5, per: 24h, assume: no-such-model}", "prices", "what `no-such-model` costs is not known"),
     ("{sum: cost, max: 5, per: 24h, assume: 7}", "prices", "what `7` costs is not known"),
     ("{sum: cost, max: 5, per: 24h, assume: {input: 5}}", "missing-key", "`assume` has no `output`"),
+    ("{sum: count, limit: 5, per: 24h}", "unknown-key", "`budget` has no key `limit`"),
     ("{sum: count, max: 5, per: 24h, maximum: 7}", "unknown-key", "`budget` has no key `maximum`"),
 ]  # fmt: skip
 

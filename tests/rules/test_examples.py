@@ -321,8 +321,15 @@ tests:
     expect: {decision: allow, rule: each}
 """
 
+REFUNDS = many(
+    10,
+    "{decision: deny, code: budget-exhausted, rule: refund}",
+    "agent: support, request: POST https://api.stripe.com/v1/refunds, form: {charge: ch_%d, amount: 5000}",
+)
+
 SAID: list[tuple[str, str]] = [
     ("01-coding-agent.yaml", CODING),
+    ("02-support-agent.yaml", REFUNDS),
     ("03-research-agent.yaml", RESEARCH),
     ("04-data-agent.yaml", DATA),
     ("05-mcp-host.yaml", MCP),

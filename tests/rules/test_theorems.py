@@ -54,6 +54,11 @@ def rule(selector: dict[str, Any], unless: Any, mode: str, verbs: dict[str, Any]
 
 DEDUPES = ("1h", {"window": "10m", "methods": ["PUT"], "key": "query.n"}, {"on_duplicate": "reject"})
 THROTTLES = ("1/min", "2/min", {"rate": "1/min", "by": "agent", "wait": "90s"}, {"pace": "1/min"})
+BUDGETS = (
+    {"sum": "count", "max": 2, "per": "1m"},
+    {"sum": "query.n", "max": 9, "per": "1m", "by": "agent"},
+    {"sum": "bytes", "max": 20, "per": "day"},
+)
 ENDS = (OK, OK, LOST, WITHDRAWN, answered(422), answered(429), None)
 
 guards = st.fixed_dictionaries(
@@ -61,6 +66,7 @@ guards = st.fixed_dictionaries(
     optional={
         "dedupe": st.sampled_from(DEDUPES),
         "throttle": st.sampled_from(THROTTLES),
+        "budget": st.sampled_from(BUDGETS),
     },
 )
 allows = st.builds(lambda given, s, u, m: rule(s, u, m, {"allow": True, **given}), guards, selectors, unlesses, modes)
