@@ -78,6 +78,7 @@ class Snapshots:
         self._seq = 0
         self._size_bytes = 0
         self._failures = 0
+        self._told = ""
         self._busy = threading.Lock()
 
     def recall(self) -> Memory:
@@ -120,7 +121,8 @@ class Snapshots:
         try:
             memory = read(self._path, self._ledger.vault, self._ledger.history)
         except Unusable as unusable:
-            if unusable.why:
+            if unusable.why and unusable.why != self._told:
+                self._told = unusable.why
                 log.warning("the whole ledger is read again, because %s", unusable.why)
             memory = Memory()
         self._seq = memory.seq

@@ -243,6 +243,19 @@ def test_what_does_not_fit_is_not_used_and_said(
     assert said == f"the whole ledger is read again, because its snapshot `{path_of(path)}` {why}"
 
 
+def test_why_a_snapshot_is_not_used_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "ledger.db"
+    record(path, [refusal()])
+    take(path)
+    cut(path)
+    with opened(path) as ledger:
+        snapshots = Snapshots(ledger)
+        snapshots.recall()
+        snapshots.take()
+        assert snapshots.recall() == fold([refusal()])
+    assert len(caplog.records) == 1
+
+
 def fold_of(path: Path) -> Memory:
     with opened(path) as ledger:
         return fold([entry for _, entry in ledger.history.entries()])
