@@ -258,7 +258,7 @@ class Gate:
     def _try(self, attempt: _Attempt) -> None:
         """Decide the call as things are, and record it: for good, or until what it waits for has happened."""
         self.look()
-        if attempt.admission is not None:  # by what was commanded just now
+        if attempt.admission is not None or attempt.error is not None:  # by what was commanded just now
             return
         now_ns = attempt.now_ns()
         ruleset = self.ruleset

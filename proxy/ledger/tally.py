@@ -39,7 +39,7 @@ class Tally:
         Only what changes nothing is held back: a refusal without changes that speaks of no other call.
         """
         due = self.flush(entry.at_ns)
-        if entry.action not in ("deny", "throttle") or entry.changes or entry.replay_of:
+        if entry.action not in ("deny", "throttle", "hold") or entry.changes or entry.replay_of:
             return (*due, entry)
         minute = self._minutes.get(entry.agent)
         if minute is None:

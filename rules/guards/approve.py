@@ -30,6 +30,9 @@ EXPIRES_NS = 3600 * SECOND_NS
 LONGEST_EXPIRES_NS = 7 * 24 * 3600 * SECOND_NS
 LONGEST_HOLD_NS = 3600 * SECOND_NS
 TITLE = 200
+MOST_QUESTIONS = 1000
+"""More than these nobody answers: a call that would ask another one is refused, until some are answered or over."""
+
 TICKET_DIGITS = 8
 
 _AGENT, _CREDENTIAL = Field("agent", "agent"), Field("credential", "credential")
@@ -132,8 +135,10 @@ class Approve(msgspec.Struct, frozen=True):
             for used in settled.claimed
         )
 
-    def _ask(self, view: View, cards: Cards, key: str, now_ns: int) -> Wait:
-        """Make a card, and put on record what the person has to see of the call."""
+    def _ask(self, view: View, cards: Cards, key: str, now_ns: int) -> Verdict:
+        """Make a card, and put on record what the person has to see of the call; unless there are too many."""
+        if len(cards.cards) >= MOST_QUESTIONS and cards.counting(now_ns) >= MOST_QUESTIONS:
+            return _crowded()
         ticket = _ticket(view.call_id, self.rule, cards)
         data: dict[str, Any] = {
             "at_ns": now_ns,
@@ -165,6 +170,14 @@ class Approve(msgspec.Struct, frozen=True):
                 "Do not change it: another call is another question.",
             ),
         )
+
+
+def _crowded() -> Refuse:
+    return Refuse(
+        "approval-required",
+        "A person has to approve this call, and too many others wait for an answer. Nothing was executed.",
+        next=("Ask a person to answer what is waiting.", "Then repeat the call."),
+    )
 
 
 def _refused(card: Card) -> Refuse:

@@ -71,6 +71,10 @@ class Cards(msgspec.Struct):
             return None
         return card
 
+    def counting(self, now_ns: int) -> int:
+        """How many cards still count at `now_ns`."""
+        return sum(self.live(key, now_ns) is not None for key in self.cards)
+
     def apply(self, change: Change) -> None:
         data = cast(dict[str, Any], change.data)
         card = self.cards.get(change.key)

@@ -392,6 +392,17 @@ def test_a_ticket_is_never_that_of_another_question(monkeypatch: pytest.MonkeyPa
     assert len(set(tickets)) == 40
 
 
+def test_nobody_is_asked_more_than_can_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approve, "MOST_QUESTIONS", 2)
+    made = world()
+    tickets = [held(made, call(body=f'{{"n": {n}}}'), at=0) for n in range(2)]
+    crowded = made.ask(REFUND)
+    assert (crowded.action, crowded.code, crowded.ticket) == ("hold", "approval-required", "")
+    assert (crowded.wait, crowded.changes) == (None, ())
+    assert made.ask(call(body='{"n": 0}')).ticket == tickets[0], "retries of those that were asked find their question"
+    assert held(made, at=H)
+
+
 def test_cards_are_forgotten_when_their_time_is_over() -> None:
     made = world("{expires: 1m}")
     for n in range(300):

@@ -24,6 +24,15 @@ def test_the_first_hundred_of_a_minute_are_recorded_one_by_one() -> None:
     assert tally.offer(refusal("c_100")) == ()
 
 
+def test_calls_that_are_held_again_and_again_are_counted_too() -> None:
+    """The first has asked a person, which changes something; the others only find that nobody has answered."""
+    tally = Tally(limit=0)
+    again = refusal("c_1", action="hold", code="approval-required")
+    assert tally.offer(again) == ()
+    asked = refusal("c_0", action="hold", changes=(Change("approve", "r", "k", "ask", {}),), count=0)
+    assert tally.offer(asked) == (asked,)
+
+
 def test_the_rest_comes_out_as_one_entry_when_the_minute_is_over() -> None:
     tally = Tally(limit=1)
     for n in range(5):
