@@ -14,9 +14,9 @@ from mitmproxy import http
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy.addon import Addon
+from proxy.admission import Admission
 from proxy.ca import ensure_ca
 from proxy.exchange import BufferPool, Exchange
-from proxy.gate import Admission
 from proxy.layers import EXCHANGE
 from proxy.master import Master
 from proxy.refusal import Reply

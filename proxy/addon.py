@@ -15,9 +15,10 @@ from mitmproxy import connection, http, tls
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy import dial
+from proxy.admission import Admission, Asked, withdrawn
 from proxy.doorman import Doorman
 from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Counted, Exchange
-from proxy.gate import SHOWN_REASON, Admission, Asked, Gate, withdrawn
+from proxy.gate import SHOWN_REASON, Gate
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.ownhost import OwnHost

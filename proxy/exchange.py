@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 
-from proxy.gate import Admission, Asked
+from proxy.admission import Admission, Asked
 from proxy.refusal import Reply
 from proxy.wire.events import UsageEvents
 from rules.call import Call

@@ -16,6 +16,16 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from proxy.admission import (
+    Admission,
+    Asked,
+    Attempt,
+    decision_entry,
+    given_again,
+    store_error,
+    withdrawn,
+    withdrawn_refusal,
+)
 from proxy.clock import Clock
 from proxy.ledger.entries import CommandEntry, DecisionEntry, OutcomeEntry, RulesetEntry, StoredAnswer
 from proxy.ledger.snapshot import Snapshots
@@ -25,8 +35,7 @@ from proxy.refusal import Reply, readable, render
 from proxy.replay import reply as replay_reply
 from proxy.runs import Runs
 from proxy.unrecorded import Unrecorded
-from proxy.waiting import Waiter, WaitingRoom
-from proxy.wire.answer import read_answer_body
+from proxy.waiting import Waiter, WaitingRoom, first_of
 from proxy.wire.request import WireError
 from rules import decide
 from rules.call import Call
@@ -40,63 +49,6 @@ SHOWN_REASON = b"The API reported a failure"
 """The reason phrase of a failed answer that is shown as an error."""
 
 log = logging.getLogger("borderpost")
-
-
-class Admission(msgspec.Struct, frozen=True):
-    """What the gate says of one call. It may be sent if and only if `reply` is None.
-
-    `ruleset` is the one it was decided under; `at_ns` is when. `sent_ns` is when it was let out, 0 if it was not.
-    `times_set_back`: the clock had been set back so often when it was decided. `unrecorded`: it is not on record.
-    """
-
-    call_id: str
-    call: Call
-    decision: Decision
-    ruleset: RuleSet
-    at_ns: int
-    sent_ns: int
-    reply: Reply | None
-    times_set_back: int = 0
-    unrecorded: bool = False
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """How the client asked, as far as it shapes a reply of ours."""
-
-    method: str
-    http_version: str
-
-
-class _Attempt:
-    """A call on its way to being decided for good: then `admission` is set, or `error`.
-
-    `began`: when it began to wait, by the code of what it waits for. `until_ns`: how long it may wait as things are.
-    """
-
-    def __init__(self, call: Call, call_id: str, asked: Asked, gone: asyncio.Event, clock: Clock) -> None:
-        self.call = call
-        self.call_id = call_id
-        self.asked = asked
-        self.gone = gone
-        self._clock = clock
-        self._times_set_back = clock.times_set_back
-        self.arrived_ns = clock.now_ns()
-        self.began: dict[str, int] = {}
-        self.until_ns = 0
-        self.waiter = Waiter()
-        self.admission: Admission | None = None
-        self.seq = 0
-        self.error: BaseException | None = None
-
-    def now_ns(self) -> int:
-        """What time it is. Its own moments are put where they stand, if the clock was set back."""
-        times, self._times_set_back = self._times_set_back, self._clock.times_set_back
-        if times != self._times_set_back:
-            self.arrived_ns, self.until_ns = (
-                self._clock.moved(at_ns, times) for at_ns in (self.arrived_ns, self.until_ns)
-            )
-            self.began = {code: self._clock.moved(at_ns, times) for code, at_ns in self.began.items()}
-        return self._clock.now_ns()
 
 
 class Gate:
@@ -205,7 +157,7 @@ class Gate:
         Raises whatever goes wrong; the caller has refused already. A ledger that cannot be written is a refusal
         (`store-error`), not an exception.
         """
-        attempt = _Attempt(call, call_id, asked, gone, self.clock)
+        attempt = Attempt(call, call_id, asked, gone, self.clock)
         attempt.waiter.ask = lambda: self._try_again(attempt)
         admission = await self._decided(attempt)
         if admission.reply is not None:
@@ -224,7 +176,7 @@ class Gate:
             self.settle(admission, withdrawn("an error of ours"))
             raise
 
-    async def _decided(self, attempt: _Attempt) -> Admission:
+    async def _decided(self, attempt: Attempt) -> Admission:
         """What is decided for good, after whatever the call has to wait for."""
         try:
             self._try(attempt)
@@ -247,7 +199,7 @@ class Gate:
         assert attempt.admission is not None
         return attempt.admission
 
-    def _try_again(self, attempt: _Attempt) -> None:
+    def _try_again(self, attempt: Attempt) -> None:
         """Decide a call that waits, in the step in which what it waits for has happened. Its own task takes it up."""
         try:
             self._try(attempt)
@@ -255,7 +207,7 @@ class Gate:
             attempt.error = error
             self._room.leave(attempt.waiter)
 
-    def _try(self, attempt: _Attempt) -> None:
+    def _try(self, attempt: Attempt) -> None:
         """Decide the call as things are, and record it: for good, or until what it waits for has happened."""
         self.look()
         if attempt.admission is not None or attempt.error is not None:  # by what was commanded just now
@@ -273,7 +225,7 @@ class Gate:
         self._room.leave(attempt.waiter)
         attempt.admission = self._record_for_good(attempt, decision, ruleset, now_ns)
 
-    def _may_wait(self, attempt: _Attempt, decision: Decision, now_ns: int) -> bool:
+    def _may_wait(self, attempt: Attempt, decision: Decision, now_ns: int) -> bool:
         """Whether the call waits (on) for what `decision` says. While nothing can be recorded, nobody waits."""
         wait = decision.wait
         if wait is None or attempt.gone.is_set() or self._ledger.failed or not self._holds:
@@ -284,13 +236,13 @@ class Gate:
         attempt.until_ns = attempt.began.setdefault(decision.code, now_ns) + wait.at_most_ns
         return now_ns < attempt.until_ns
 
-    def _begin_to_wait(self, attempt: _Attempt, decision: Decision, ruleset: RuleSet, now_ns: int) -> None:
+    def _begin_to_wait(self, attempt: Attempt, decision: Decision, ruleset: RuleSet, now_ns: int) -> None:
         """Record what follows from beginning to wait, if anything does, and sit down."""
         assert decision.wait is not None
         if decision.changes:
             begun = Admission(attempt.call_id, attempt.call, decision, ruleset, now_ns, 0, None)
             try:
-                self._record(_entry(begun, now_ns - attempt.arrived_ns, count=0))
+                self._record(decision_entry(begun, now_ns - attempt.arrived_ns, count=0))
             except LedgerError as error:
                 attempt.admission = self._unrecordable(begun, attempt.asked, error)
                 return
@@ -299,7 +251,7 @@ class Gate:
             self._call_for(decision.changes)
         self._room.sit(attempt.waiter, decision.wait.on)
 
-    def _record_for_good(self, attempt: _Attempt, decision: Decision, ruleset: RuleSet, now_ns: int) -> Admission:
+    def _record_for_good(self, attempt: Attempt, decision: Decision, ruleset: RuleSet, now_ns: int) -> Admission:
         """Record the decision that stands. If it sends, the call may go when that is durable."""
         call_id, asked = attempt.call_id, attempt.asked
         stored: StoredAnswer | None = None
@@ -317,7 +269,7 @@ class Gate:
                     changes=(),
                 )
             else:
-                given = _given_again(stored)
+                given = given_again(stored)
                 decision = decide.replayed(ruleset, self._state, attempt.call, decision, call_id, given, now_ns)
         if stored is not None:
             reply: Reply | None = replay_reply(stored, attempt.call)
@@ -327,7 +279,7 @@ class Gate:
             reply = self._render(decision, asked, attempt.call, call_id, now_ns)
         admission = Admission(call_id, attempt.call, decision, ruleset, now_ns, 0, reply, self.clock.times_set_back)
         try:
-            attempt.seq = self._record(_entry(admission, now_ns - attempt.arrived_ns))
+            attempt.seq = self._record(decision_entry(admission, now_ns - attempt.arrived_ns))
             decide.apply(self._state, decision.changes)
         except LedgerError as error:
             if not decision.unrecorded:
@@ -346,7 +298,7 @@ class Gate:
         self._call_for(decision.changes)
         return admission
 
-    def _tell_people(self, attempt: _Attempt, decision: Decision) -> None:
+    def _tell_people(self, attempt: Attempt, decision: Decision) -> None:
         """Say on the terminal that a call waits for a person, if it is the first to ask."""
         if decision.action == "hold" and decision.changes and not attempt.gone.is_set():
             call, option = attempt.call, self.ledger_option
@@ -594,7 +546,7 @@ class Gate:
         reply = self._render(decision, asked, call, call_id, now_ns)
         self._count(decision)
         try:
-            self._record(_entry(Admission(call_id, call, decision, self.ruleset, now_ns, 0, reply), 0))
+            self._record(decision_entry(Admission(call_id, call, decision, self.ruleset, now_ns, 0, reply), 0))
         except LedgerError as failure:
             log.error("a refusal could not be recorded: %s", failure)
         return reply
@@ -626,86 +578,3 @@ class Gate:
             call=call,
             dialect=tool.refusal if tool is not None else "",
         )
-
-
-def _given_again(stored: StoredAnswer) -> Answer:
-    """A kept answer as what the upstream said, for rules that ask what a run has got."""
-    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in stored.headers)
-    return Answer(
-        stored.status,
-        complete=True,
-        sent=True,
-        stored=True,
-        headers=headers,
-        size_bytes=len(stored.body),
-        body=read_answer_body(headers, stored.body),
-    )
-
-
-def _entry(admission: Admission, waited_ns: int, count: int = 1) -> DecisionEntry:
-    """What the ledger keeps of a decision; it redacts it. `count`: 0 for one that does not stand for good."""
-    call, decision, reply = admission.call, admission.decision, admission.reply
-    return DecisionEntry(
-        at_ns=admission.at_ns,
-        id=admission.call_id,
-        run=call.run,
-        agent=call.agent,
-        tool=decision.tool,
-        method=call.method,
-        scheme=call.scheme,
-        host=call.host,
-        port=call.port,
-        path=call.path,
-        action=decision.action,
-        code=decision.code,
-        detail=decision.detail,
-        rules=decision.rules,
-        executed=decision.executed,
-        status=reply.status if reply is not None else 0,
-        ruleset=admission.ruleset.digest,
-        violations=decision.violations,
-        would=decision.would,
-        replay_of=decision.replay_of,
-        send_at_ns=decision.send_at_ns,
-        waited_ns=waited_ns,
-        facts=decision.facts,
-        changes=decision.changes,
-        count=count,
-    )
-
-
-def withdrawn(reason: str) -> Answer:
-    """The end of a call that was let out and then held back by ourselves, as `reason` says."""
-    return Answer(status=0, complete=False, sent=False, withdrawn=True, error=f"held back: {reason}")
-
-
-def store_error(decision: Decision) -> Decision:
-    """The refusal of a call that was decided but could not be recorded."""
-    return Decision(
-        action="deny",
-        code="store-error",
-        detail="This call could not be recorded, so it was not sent. Nothing was executed. Tell the operator.",
-        rules=decision.rules,
-        tool=decision.tool,
-    )
-
-
-def withdrawn_refusal(decision: Decision) -> Decision:
-    """What a client that left while its call waited would be told."""
-    return Decision(
-        action="throttle",
-        code="rate-limited",
-        detail="This call was waiting for its turn when its client left. Nothing was executed.",
-        rules=decision.rules,
-        tool=decision.tool,
-    )
-
-
-async def first_of(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
-    """Return when one of the two events is set, or after `timeout_s`."""
-    waits = {asyncio.ensure_future(event.wait()) for event in {one, other}}
-    try:
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

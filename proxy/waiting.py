@@ -88,3 +88,13 @@ class WaitingRoom:
                 last = number
         finally:
             self._calling = False
+
+
+async def first_of(one: asyncio.Event, other: asyncio.Event, timeout_s: float) -> None:
+    """Return when one of the two events is set, or after `timeout_s`."""
+    waits = {asyncio.ensure_future(event.wait()) for event in {one, other}}
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

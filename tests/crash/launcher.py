@@ -31,7 +31,8 @@ import cli
 import proxy.launch  # noqa: F401  imported before forking
 from proxy import rulefiles, server
 from proxy.addon import Addon
-from proxy.gate import Admission, Gate
+from proxy.admission import Admission
+from proxy.gate import Gate
 from proxy.layers import Stream
 from proxy.ledger import snapshot, store
 from proxy.ledger.entries import (

@@ -19,8 +19,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from proxy.admission import Admission, Asked, withdrawn
 from proxy.clock import Clock
-from proxy.gate import Admission, Asked, Gate, withdrawn
+from proxy.gate import Gate
 from proxy.ledger.entries import LedgerError
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
