@@ -27,6 +27,7 @@ from proxy.report.terminal import (
     visible,
     wrap,
 )
+from rules.guards.spending import Budgets
 from rules.pattern import PORTS
 
 if TYPE_CHECKING:
@@ -151,12 +152,33 @@ def show_call(detail: CallDetail, room: int, colour: bool) -> list[str]:
     if detail.facts:
         lines += ["", paint("what was read", "bold", colour)]
         lines += _pairs([(name, _plain(value), "") for name, value in sorted(detail.facts.items())], room, colour)
+    spent = list(_spent(detail))
+    if spent:
+        lines += ["", paint("what it cost", "bold", colour)]
+        lines += _pairs(spent, room, colour)
     if detail.outcomes:
         lines += ["", paint("what became of it", "bold", colour)]
         lines += [f"  {_outcome(outcome)}" for outcome in detail.outcomes]
     elif call.decision == "allow":
         lines += ["", "no outcome is recorded yet"]
     return lines
+
+
+def _spent(detail: CallDetail) -> Iterator[tuple[str, str, Style]]:
+    """What budgets held for the call, by rule, and what became of that."""
+    ends = {change.key: change for one in detail.outcomes for change in one.changes if change.guard == Budgets.verb}
+    for hold in detail.changes:
+        if hold.guard != Budgets.verb:
+            continue
+        held = f"{hold.data['amount']} {hold.data['unit']}".rstrip()
+        end = ends.get(hold.key)
+        known = detail.outcomes[-1].outcome if detail.outcomes else "unknown"
+        became = ""
+        if end is not None and end.op == "spend":
+            became = f", {end.data['amount']} spent"
+        elif known != "unknown":
+            became = ", all of it spent" if known == "done" else ", nothing spent"
+        yield hold.rule, f"{held} held{became}", ""
 
 
 def list_stats(by: str, rows: Sequence[StatsRow], room: int, colour: bool) -> list[str]:

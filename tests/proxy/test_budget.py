@@ -15,6 +15,7 @@ import pytest
 from proxy.clock import Clock
 from proxy.desk import command
 from proxy.ledger.query import LedgerReader
+from proxy.report.calls import show_call
 from proxy.report.state import gather, show
 from rules.decision import Plain
 from rules.guards.spending import Budgets
@@ -176,6 +177,28 @@ async def test_a_hold_stays_while_unknown_and_resolve_not_executed_frees_it(
     await asyncio.to_thread(command, made.ledger, made.settings.confdir, "resolve", wanted, "me")
     assert await statuses(made, 1000, 1) == [200, 403]
     assert len(upstream.hits) == 2
+
+
+async def test_the_record_shows_what_a_call_has_cost(world: MakeWorld, upstream: Upstream) -> None:
+    async def say(hit: Hit, writer: asyncio.StreamWriter) -> bytes:
+        if hit.target == "/lost":
+            writer.close()
+        return answer(402 if hit.target == "/refused" else 200, b'{"total": 30}')
+
+    upstream.respond = say
+    made = await world(budget("{sum: answer.body.total, estimate: 80, max: 1000, per: 24h, unit: cent}"))
+    async with made.client() as client:
+        for path in ("/paid", "/refused", "/lost"):
+            await client.get(path)
+    await made.proxy._ledger.idle()
+    with LedgerReader.open(made.ledger) as reader:
+        shown = {row.path: show_call(reader.show(row.id), 100, False) for row in reader.list()}
+    costs = {path: next(line.split() for line in lines if " held" in line) for path, lines in shown.items()}
+    assert costs == {
+        "/paid": ["pay", "80", "cent", "held,", "30", "spent"],
+        "/refused": ["pay", "80", "cent", "held,", "nothing", "spent"],
+        "/lost": ["pay", "80", "cent", "held"],
+    }
 
 
 async def test_a_restart_forgets_nothing(world: MakeWorld, upstream: Upstream) -> None:
