@@ -4,7 +4,7 @@ PY = .venv/bin/python
 JOBS = 2
 KILLS = 500
 
-.PHONY: help venv demo test clients tamper crash openapi cover lint fix bench docs lock clean
+.PHONY: help venv demo test agents clients tamper crash openapi cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: venv ## the same agent without and with Borderpost, side by side
 
 test: venv ## all tests (PYTEST="-k words" to choose)
 	$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
+
+agents: venv ## agents of real frameworks, without and with Borderpost (installs packages; AGENTS="plain" to choose)
+	$(PY) examples/run.py $(AGENTS)
 
 clients: venv ## real clients of Python, Node.js and the shell, against what their servers counted (installs packages)
 	BORDERPOST_CLIENTS=1 $(PY) -m pytest -n $(JOBS) tests/clients
@@ -56,5 +59,5 @@ lock: ## pin the newest permitted dependencies again (needs uv)
 	    --no-emit-index-url --quiet --output-file .ci/lock.txt pyproject.toml
 
 clean: ## remove what was made, .venv included
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .agents dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

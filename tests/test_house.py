@@ -208,13 +208,14 @@ def distribution(name: str) -> str:
 
 
 def test_every_file_says_what_it_is_for() -> None:
-    files = [*(module.path for module in MODULES.values()), *HOUSE.glob("tests/**/*.py"), *HOUSE.glob("bench/*.py")]
+    others = [path for room in ("tests", "bench", "examples") for path in (HOUSE / room).rglob("*.py")]
+    files = [*(module.path for module in MODULES.values()), *others]
     silent = [path for path in files if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
 
 
 def test_python_stands_in_its_rooms_only() -> None:
-    rooms = {"cli.py", "proxy", "rules", "tests", "bench", "docs", "build", "dist"}
+    rooms = {"cli.py", "proxy", "rules", "tests", "bench", "examples", "docs", "build", "dist"}
     others = [path for path in HOUSE.iterdir() if path.name not in rooms and not path.name.startswith(".")]
     assert [path for path in others if path.suffix == ".py" or (path.is_dir() and any(path.rglob("*.py")))] == []
 
