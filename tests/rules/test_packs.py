@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
+import msgspec
 import pytest
 
 from rules.applies import Reading
@@ -17,11 +19,12 @@ from rules.guards.history import NO_PAST
 from rules.load import Loaded, Source, load
 from rules.ruleset import RuleSet, Selector
 from rules.yamltree import Node, parse
+from tests.rules.world import json_body
 
 ROOT = Path(__file__).parents[2]
 PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules" / "packs").glob("*.yaml"))}
 
-SAMPLES = {"region": "eu-west-1", "number": "7", "account": "111122223333"}
+SAMPLES = {"region": "eu-west-1", "number": "7", "account": "111122223333", "attachment": "10001"}
 """What stands for a `{name}` where not any text will do: the shapes that discriminators ask for."""
 
 
@@ -37,25 +40,42 @@ def made(pack: str) -> Iterator[Made]:
     tools = parse(PACKS[pack], pack).get("tools")
     assert tools is not None
     for name, node in tools.entries:
-        for pattern, where in matches(node):
+        for pattern, where, operation in matches(node):
             for call in calls_of(pattern, where):
-                yield Made(str(name.scalar), pattern, call)
+                for asked in asking(call, operation):
+                    yield Made(str(name.scalar), f"{pattern} {operation}", asked)
 
 
-def matches(node: Node) -> Iterator[tuple[str, dict[str, dict[str, Json]]]]:
-    """The patterns of a tool, each with its discriminator, as written."""
+def matches(node: Node) -> Iterator[tuple[str, dict[str, dict[str, Json]], str]]:
+    """The patterns of a tool, each with its discriminator and its GraphQL operation, as written."""
     inner = node.get("match") if node.kind == "map" else node
     assert inner is not None
     for item in inner.items if inner.kind == "list" else (inner,):
         request, where = (item.get("request"), item.get("where")) if item.kind == "map" else (item, None)
+        graphql = item.get("graphql") if item.kind == "map" else None
         assert request is not None
-        yield str(request.scalar), cast(dict[str, dict[str, Json]], where.plain() if where else {})
+        yield (
+            str(request.scalar),
+            cast(dict[str, dict[str, Json]], where.plain() if where else {}),
+            str(graphql.scalar) if graphql else "",
+        )
+
+
+def asking(call: Call, operation: str) -> Iterator[Call]:
+    """`call` as it is, or with a document for each root field that `operation` names."""
+    if not operation:
+        yield call
+        return
+    kind, _, fields = operation.partition(" ")
+    for field in fields.split("|") if fields else ("viewer", "__schema"):
+        document = f"{kind} {{ {field.replace('*', 'Any')} {{ id }} }}"
+        yield msgspec.structs.replace(call, body=json_body(json.dumps({"query": document})))
 
 
 def calls_of(pattern: str, where: dict[str, dict[str, Json]]) -> Iterator[Call]:
     """Calls that fit `pattern` and `where`: one for each method, and one more where `**` can be longer."""
     methods, _, url = pattern.rpartition(" ")
-    scheme, host, path = cast(re.Match[str], re.fullmatch(r"(https?)://([^/]+)(/.*)?", url)).groups("/")
+    scheme, host, path = cast(re.Match[str], re.fullmatch(r"(https?|wss?)://([^/]+)(/.*)?", url)).groups("/")
     values: dict[str, list[tuple[str, str]]] = {"path": [], "query": [], "header": [], "body": []}
     for field, test in where.items():
         place, _, name = field.partition(".")
@@ -69,7 +89,7 @@ def calls_of(pattern: str, where: dict[str, dict[str, Json]]) -> Iterator[Call]:
                 method=method,
                 scheme=scheme,
                 host=filled(host),
-                port=443 if scheme == "https" else 80,
+                port=443 if scheme in ("https", "wss") else 80,
                 path=full,
                 segments=tuple(full.split("/")[1:]),
                 query=tuple(values["query"]),
@@ -86,7 +106,7 @@ def filled(text: str, rest: str = "") -> str:
 def passing(place: str, test: dict[str, Json]) -> list[str]:
     """A value that passes the operator of a discriminator; none where the field has to be absent."""
     match test:
-        case {"ne": _} | {"matches": _} if place == "path":
+        case {"ne": _} | {"not_in": _} | {"matches": _} if place == "path":
             return []  # the samples pass
         case {"eq": str(value)} | {"in": [str(value), *_]}:
             return [value]
