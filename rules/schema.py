@@ -100,7 +100,7 @@ _PATTERN: Schema = {
     "description": "METHOD[|METHOD] scheme://host[:port]/path, with {name}, * and **.",
     "pattern": "^\\s*(\\S+\\s+)?(https?|wss?)://\\S+\\s*$",
 }
-_FIELD = r"^((path|query|header|body)(\.|\[).+|body|agent|run|tool|host|method|credential)$"
+_FIELD = r"^((path|query|header|body|args)(\.|\[).+|body|args|agent|run|tool|host|method|credential)$"
 _CONDITION: Schema = {
     "type": "object",
     "description": "Fields and what they are compared with; all, any and not combine conditions.",

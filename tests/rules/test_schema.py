@@ -75,6 +75,7 @@ GOOD = [
     "rules: [{id: a, tool: x, unless: {during: {days: [mon, wed-fri], zone: UTC}}, deny: true}]",
     "rules: [{id: a, tool: x, where: {any: [{body.a: 1.5}, {not: {'body[\"b c\"]': {eq: null}}}]}, throttle: 5/s}]",
     "rules: [{id: a, tool: x, where: {header.x: {cidr: [10.0.0.0/8]}, agent: b}, deny: true, mode: monitor}]",
+    "rules: [{id: a, tool: x, where: {args.input.id: b, 'args.list[].c': {exists: false}}, deny: true}]",
     "tests: [{name: a, call: {request: GET https://a.example/, query: {a: [1, b]}}, expect: deny}]",
     "tests: [{name: a, calls: [{request: GET https://a.example/, at: +5s, answer: lost, expect: {rule: null}}]}]",
     "use: stripe\nmode: monitor\nrules: []\ntools: {}",
