@@ -1,6 +1,6 @@
 """What holds for every policy and every call: properties with the names of theorems, on generated policies.
 
-At the end a reference model says in forty lines how verdicts combine, and the engine has to agree with it.
+At the end a reference model says in fifty lines how verdicts combine, and the engine has to agree with it.
 """
 
 from __future__ import annotations
@@ -258,12 +258,16 @@ def holds_all(select: dict[str, Any], asked: Call, strict: bool) -> bool:
 
 
 def model(policy: list[dict[str, Any]], asked: Call) -> bool:
-    """Does the call go out, as the first ever? Iff no deny applies, an allow does; the guards have no reason yet."""
+    """Does the call go out, as the first ever? Iff no deny applies, an allow does, and no guard objects: the only reason
+    that one has yet is an amount that cannot be measured."""
     denied = permitted = False
     for each in policy:
         if each["mode"] == "monitor":
             continue
         excuse = each.get("unless")
+        if each.get("budget", {}).get("sum") == "query.n" and len(number(asked)) != 1:
+            applies = selects(each, asked, False) or (each.get("allow") and selects(each, asked, True))
+            denied |= bool(applies) and not (excuse and selects(excuse, asked, True))
         if "deny" in each:
             denied |= selects(each, asked, False) and not (excuse and selects(excuse, asked, True))
         if each.get("allow"):
