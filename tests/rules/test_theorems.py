@@ -258,8 +258,8 @@ def holds_all(select: dict[str, Any], asked: Call, strict: bool) -> bool:
 
 
 def model(policy: list[dict[str, Any]], asked: Call) -> bool:
-    """Does the call go out, as the first ever? Iff no deny applies, an allow does, and no guard objects: the only reason
-    that one has yet is an amount that cannot be measured."""
+    """Does the call go out, as the first ever? Iff no deny applies, an allow does, and no guard objects. The one reason
+    that a guard has yet is an amount that cannot be measured."""
     denied = permitted = False
     for each in policy:
         if each["mode"] == "monitor":
