@@ -285,7 +285,7 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
         "rules:\n"
         "  - {id: look, tool: look, allow: true}\n"
-        "  - {id: cancel, tool: cancel, require: {after: look, same: {body.order: path.order}}}",
+        "  - {id: cancel, tool: cancel, allow: true, require: {after: look, same: {body.order: path.order}}}",
     ),
     "throttle": (
         "A throttle has one limit: `rate`, never more than so many in any stretch of time, or `pace`, evenly spaced.",
@@ -455,6 +455,21 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "by: body.channel}}]",
         "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
         "by: agent}}]",
+    ),
+    "unreachable-rule": (
+        "A warning. No call ever comes to this rule: a deny without exceptions covers all that it speaks of, or it "
+        "only limits calls, and no rule allows them.",
+        "tools: {pay: POST https://pay.example.com/pay}\nrules: [{id: few-payments, tool: pay, throttle: 10/h}]",
+        "tools: {pay: POST https://pay.example.com/pay}\n"
+        "rules: [{id: few-payments, tool: pay, allow: true, throttle: 10/h}]",
+    ),
+    "unnamed-field": (
+        "A warning. A condition or a key speaks of a parameter that the `params` of the tool refuse, so no call that "
+        "goes out has it. It is most often misspelled in one of the two places.",
+        "tools: {pay: {match: POST https://pay.example.com/pay, body: json, params: {total: integer}}}\n"
+        "rules: [{id: small, tool: pay, where: {body.totl: {lte: 100}}, allow: true, dedupe: 24h}]",
+        "tools: {pay: {match: POST https://pay.example.com/pay, body: json, params: {total: integer}}}\n"
+        "rules: [{id: small, tool: pay, where: {body.total: {lte: 100}}, allow: true, dedupe: 24h}]",
     ),
     "optional-amount": (
         "A warning. A budget counts a parameter that calls may leave out. A call that does is refused, since nobody "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from rules.guards.throttle import EXACT, Throttle
 from rules.pattern import Pattern
 from rules.problems import Mark, Problem
 from rules.ruleset import READ_METHODS, Match, Rule, Tool
-from rules.suggest import listing
+from rules.suggest import listing, suggest
 from rules.yamltree import Node
 
 type Written = Sequence[tuple[Rule, Node]]
@@ -28,6 +29,7 @@ def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
     """The warnings about `rules`, in the order of their places."""
     guarded = _Guarded([rule for rule, _ in rules])
     allowed = _Allowed([rule for rule, _ in rules], tools)
+    denied = {name: rule.id for rule, _ in rules if rule.deny is not None for name in _all_of(rule)}
     found: list[Problem] = []
     for rule, node in rules:
         if rule.allow and rule.mode == "enforce":
@@ -38,6 +40,8 @@ def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
         found.extend(_require(rule, node, tools, allowed))
         found.extend(_keys(rule, node))
         found.extend(_amounts(rule, node, tools))
+        found.extend(_unreachable(rule, node, tools, allowed, denied))
+        found.extend(_unnamed(rule, node, tools))
     return tuple(sorted(found, key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.col)))
 
 
@@ -155,6 +159,65 @@ def _throttle(rule: Rule, node: Node) -> Iterator[Problem]:
             message = f"above {EXACT} calls a window, `throttle` counts in slices of the window"
             mend = "it never lets more through than it says, but a place becomes free up to 1 % of the window late"
             yield Problem("approximate-rate", message, _mark(node, "throttle"), mend)
+
+
+def _unreachable(
+    rule: Rule, node: Node, tools: Mapping[str, Tool], allowed: _Allowed, denied: Mapping[str, str]
+) -> Iterator[Problem]:
+    """A rule that no call ever comes to. `denied`: tools of which every call is denied, and by which rule."""
+    names = sorted(rule.select.tools or ())
+    if not names or rule.deny is not None:
+        return
+    if all(name in denied for name in names):
+        message = f"`{rule.id}` never counts: `{denied[names[0]]}` denies every call of {listing(names[:SHOWN], 'and')}"
+        yield Problem("unreachable-rule", message, node.mark, "remove it, or give the deny an `unless`")
+    elif rule.guards and not any(allowed.may_be(tools[name]) for name in names):
+        message = f"`{rule.id}` never counts: no rule allows {listing(names[:SHOWN])}"
+        yield Problem("unreachable-rule", message, node.mark, "add `allow: true` to it, or allow the calls elsewhere")
+
+
+_PARAMETER = re.compile(r"(?:^|\|\s*)(query|body)\.([A-Za-z0-9_$@-]+)(?=[.\[|\s]|$)")
+_LISTS_FIELDS = ("by", "key", "ignore")
+
+
+def _unnamed(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
+    """A condition or a key that reads a parameter which the `params` of every tool of the rule refuse."""
+    contracts = [tools[name].params for name in sorted(rule.select.tools or ())]
+    told: set[str] = set()
+    for text in _fields_of(rule, node):
+        for place, name in _PARAMETER.findall(str(text.scalar)) if contracts else ():
+            if f"{place}.{name}" in told or not all(
+                each is not None and each.refuses(place, name) for each in contracts
+            ):
+                continue
+            told.add(f"{place}.{name}")
+            known = [one for each in contracts if each is not None for one in getattr(each, place).names]
+            message = f"`{place}.{name}` is never there: the `params` of {_shown_tools(rule)} refuse it"
+            mend = suggest(name, known) or f"name it under `params`, or do not speak of it in `{rule.id}`"
+            yield Problem("unnamed-field", message, text.mark, mend)
+
+
+def _shown_tools(rule: Rule) -> str:
+    return listing(sorted(rule.select.tools or ())[:SHOWN], "and")
+
+
+def _fields_of(rule: Rule, node: Node) -> Iterator[Node]:
+    """The fields that the conditions and keys of a rule name."""
+    where = node.get("where")
+    yield from _keys_inside(where) if where is not None else ()
+    for guard in rule.guards:
+        said = node.get(guard.verb)
+        for key in _LISTS_FIELDS:
+            value = said.get(key) if said is not None else None
+            yield from (value.items or (value,)) if value is not None else ()
+
+
+def _keys_inside(node: Node) -> Iterator[Node]:
+    for key, value in node.entries:
+        yield key
+        yield from _keys_inside(value)
+    for item in node.items:
+        yield from _keys_inside(item)
 
 
 def _keys(rule: Rule, node: Node) -> Iterator[Problem]:

@@ -66,3 +66,10 @@ class Contract(msgspec.Struct, frozen=True, eq=False):
     kinds: tuple[str, ...]
     secret: str = ""
     watched: bool = False
+
+    def refuses(self, place: PlaceName, name: str) -> bool:
+        """Whether no call that keeps to it has the parameter `name` there."""
+        if self.watched or (place == "body" and not self.kinds):
+            return False
+        where = self.body if place == "body" else self.query
+        return not where.open and name not in where.names and (place, name) != ("query", self.secret)

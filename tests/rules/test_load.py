@@ -83,7 +83,7 @@ def test_there_are_bad_files_of_every_kind() -> None:
     assert len(BAD) >= 45
     golden = "".join(path.with_suffix(".txt").read_text(encoding="utf-8") for path in BAD)
     warnings = {"unlimited-writes", "broad-allow", "idle-dedupe", "approximate-rate", "chosen-key", "keyless-retry"}
-    warnings |= {"optional-amount", "unmet-require"}
+    warnings |= {"optional-amount", "unmet-require", "unreachable-rule", "unnamed-field"}
     own = {
         "budget",
         "burst",
@@ -469,16 +469,67 @@ WARNED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a budget of what may be left out",
-        "{id: a, tool: told, budget: {sum: body.n, max: 5, per: 1h}}",
+        "{id: a, tool: told, allow: true, budget: {sum: body.n, max: 5, per: 1h}}",
         ["optional-amount"],
     ),
-    ("a budget of what has to be there", "{id: a, tool: told, budget: {sum: body.m, max: 5, per: 1h}}", []),
-    ("a budget of a parameter that nobody tells", "{id: a, tool: write, budget: {sum: body.n, max: 5, per: 1h}}", []),
-    ("a budget of calls", "{id: a, tool: told, budget: {sum: count, max: 5, per: 1h}}", []),
-    ("a budget of a header", "{id: a, tool: told, budget: {sum: header.n, max: 5, per: 1h}}", []),
+    (
+        "a budget of what has to be there",
+        "{id: a, tool: told, allow: true, budget: {sum: body.m, max: 5, per: 1h}}",
+        [],
+    ),
+    (
+        "a budget of a parameter that nobody tells",
+        "{id: a, tool: write, allow: true, budget: {sum: body.n, max: 5, per: 1h}}",
+        [],
+    ),
+    ("a budget of calls", "{id: a, tool: told, allow: true, budget: {sum: count, max: 5, per: 1h}}", []),
+    ("a budget of a header", "{id: a, tool: told, allow: true, budget: {sum: header.n, max: 5, per: 1h}}", []),
     ("a retry under a key", "{id: a, tool: keyed, allow: true, dedupe: {on_unknown: keyed}}", []),
     ("a retry without a key", "{id: a, tool: write, allow: true, dedupe: {on_unknown: keyed}}", ["keyless-retry"]),
     ("a retry of whatever has a key", "{id: a, dedupe: {on_unknown: keyed}}", []),
+    ("a limit of what nothing allows", "{id: a, tool: [write, told], throttle: 5/s}", ["unreachable-rule"]),
+    (
+        "a limit of what some rule may allow",
+        "{id: a, tool: write, throttle: 5/s}, {id: b, match: https://x.example.com/**, allow: true, dedupe: 1h}",
+        [],
+    ),
+    (
+        "an allow of what is always denied",
+        "{id: a, tool: write, allow: true, dedupe: 1h}, {id: b, tool: [write, told], deny: No.}",
+        ["unreachable-rule"],
+    ),
+    (
+        "an allow of what some are denied",
+        "{id: a, tool: write, allow: true, dedupe: 1h}, {id: b, tool: write, agent: x, deny: No.}",
+        [],
+    ),
+    (
+        "a condition on what params refuse",
+        "{id: a, tool: told, where: {any: [{body.nn: {lte: 5}}, {not: {body.nn: 1, query.n: 2}}]}, allow: true,"
+        " dedupe: 1h}",
+        ["unnamed-field", "unnamed-field"],
+    ),
+    (
+        "a key that params refuse",
+        "{id: a, tool: told, allow: true, dedupe: {key: [body.n, 'query.z|body.m'], by: agent}}",
+        ["unnamed-field"],
+    ),
+    (
+        "a key that params refuse, alone",
+        "{id: a, tool: told, allow: true, dedupe: {key: body.nm, by: [agent, body.m]}}",
+        ["unnamed-field"],
+    ),
+    (
+        "a condition on what one of two tools takes",
+        "{id: a, tool: [told, write], where: {body.nn: 1}, allow: true, dedupe: 1h}",
+        [],
+    ),
+    (
+        "a condition on what params watch or leave open",
+        "{id: a, tool: [watched], where: {body.z: 1}, allow: true, dedupe: 1h},"
+        "{id: b, tool: [open], where: {body.z: 1}, allow: true, dedupe: 1h}",
+        [],
+    ),
     ("a key of the proxy's", "{id: a, throttle: {rate: 5/s, by: [agent, host, credential]}}", []),
 ]
 
@@ -495,6 +546,8 @@ def test_warnings(rules: str, codes: list[str]) -> None:
             match: POST https://x.example.com/told
             body: json
             params: {{n: {{type: integer}}, m: {{type: integer, required: true}}}}
+          watched: {{match: POST https://x.example.com/watched, params: {{}}, params_mode: monitor}}
+          open: {{match: POST https://x.example.com/open, params: {{$body: {{}}}}}}
         rules: [{rules}]
         """).warnings
     assert [warning.code for warning in found] == codes

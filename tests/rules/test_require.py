@@ -360,7 +360,7 @@ def test_it_is_asked_before_what_consumes() -> None:
 
 NARROWED = "where: {body.final: true}, "
 MET: list[tuple[str, str, str, bool]] = [
-    ("nothing is allowed", "read", "{id: b, tool: other, throttle: 1/h}", False),
+    ("only another tool is allowed", "read", "{id: b, tool: other, allow: true, throttle: 1/h}", False),
     ("another host is", "read", "{id: b, match: 'GET https://x.example.com/**', allow: true}", False),
     ("another scheme is", "read", "{id: b, match: 'GET http://api.example.com/**', allow: true}", False),
     (
@@ -375,8 +375,13 @@ MET: list[tuple[str, str, str, bool]] = [
     ("a wider pattern is", "read", "{id: b, match: 'GET https://*.example.com/**', allow: true}", True),
     ("a host of it is", "wild", "{id: b, match: 'GET https://x.example.com/', allow: true}", True),
     ("perhaps a host of it is", "wild", "{id: b, match: 'GET https://{x}.example.org/', allow: true}", True),
-    ("it asks for itself", "buy", "{id: b, tool: other, throttle: 1/h}", False),
-    ("it asks for other calls of its tool", f"buy, {NARROWED}", "{id: b, tool: other, throttle: 1/h}", True),
+    ("it asks for itself", "buy", "{id: b, tool: other, allow: true, throttle: 1/h}", False),
+    (
+        "it asks for other calls of its tool",
+        f"buy, {NARROWED}",
+        "{id: b, tool: other, allow: true, throttle: 1/h}",
+        True,
+    ),
 ]
 
 
