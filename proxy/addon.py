@@ -42,6 +42,7 @@ from proxy.wire.request import (
 from rules import decide
 from rules.call import UNREAD_BODY, Call
 from rules.decision import Answer, Setting
+from rules.needs import needs as needs_of
 from rules.pattern import MESSAGE
 
 UPSTREAM_TIMEOUT_S = 600.0
@@ -200,7 +201,7 @@ class Addon:
         if any(name in strip for name, _ in call.headers):
             kept = (field for field in headers if field[0].lower().decode("latin-1") not in strip)
             request.headers.fields = tuple(kept)
-        needs = decide.needs(self._gate.ruleset, call)
+        needs = needs_of(self._gate.ruleset, call)
         if needs.credential:
             exchange.call = call = with_credential(call, needs.credential, self._hash_secret)
         exchange.finish = needs.claim

@@ -26,9 +26,10 @@ import msgspec
 from rules.call import NO_BODY, Body, Call, Json, Part
 from rules.canonical import canonical_json
 from rules.codes import CODES
-from rules.decide import apply, decide, needs, replayed, said, settle
+from rules.decide import apply, decide, replayed, said, settle
 from rules.decision import Answer, Decision
 from rules.guards.reading import read_map
+from rules.needs import needs
 from rules.pattern import PORTS
 from rules.problems import Mark
 from rules.ruleset import RuleSet

@@ -130,7 +130,7 @@ class Answer(msgspec.Struct, frozen=True):
     `headers`: the answer's (lower-case name, value) pairs. `size_bytes`: of its body, as it came.
     `messages`: how many went through a WebSocket, of the client and of the server.
     `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
-    `body`: decoded where `rules.decide.Needs` asked for it and it is not too large, else of kind `unread`.
+    `body`: decoded where `rules.needs` asked for it and it is not too large, else of kind `unread`.
     `usage`: what a model has used, where the answer was a stream of events and told it.
     """
 

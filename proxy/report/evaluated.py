@@ -13,10 +13,11 @@ from proxy.report.terminal import OF_DECISION, Style, columns_of, paint, visible
 from proxy.settings import DEFAULT_AGENT
 from proxy.wire.request import Head, WireError, as_websocket, read_body, read_head, with_credential
 from rules.codes import CODES
-from rules.decide import apply, needs
+from rules.decide import apply
 from rules.decision import Decision
 from rules.explain import Explanation, RuleSeen, explain
 from rules.halts import Halt
+from rules.needs import needs
 from rules.pattern import PLAIN, PORTS
 from rules.ruleset import RuleSet
 from rules.state import State

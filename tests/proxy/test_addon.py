@@ -155,7 +155,7 @@ FAULTS = [
     (proxy.addon, "read_head"),
     (proxy.addon, "read_body"),
     (proxy.addon, "headers_to_strip"),
-    (rules.decide, "needs"),
+    (proxy.addon, "needs_of"),
     (rules.decide, "decide"),
     (rules.decide, "apply"),
     (proxy.gate.Gate, "_try"),

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rules.call import Body
-from rules.decide import abandon, deserted, needs, resolve, said
+from rules.decide import abandon, deserted, resolve, said
 from rules.decision import Answer, Change, Decision
 from rules.guards import approve
 from rules.guards.approve import Approve
 from rules.guards.cards import STEPS, Cards
 from rules.guards.patience import LONGEST_NS, UNKNOWN_NS, patience_ns
+from rules.needs import needs
 from rules.problems import RuleFileError
 from rules.state import SetBack
 from rules.yamltree import parse

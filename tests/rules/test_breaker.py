@@ -8,10 +8,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from rules.decide import needs
 from rules.decision import Answer, Change
 from rules.guards.breaker import KEPT_NS, Circuits
 from rules.guards.probe import PROBE_NS
+from rules.needs import needs
 from rules.state import SetBack
 from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, rules
 

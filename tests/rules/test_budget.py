@@ -15,10 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rules.amounts import LARGEST, bounded, parse_amount, read_amount
 from rules.call import NO_BODY, UNREAD_BODY, Body
-from rules.decide import abandon, needs, resolve, told
+from rules.decide import abandon, resolve, told
 from rules.decision import Answer, Change
 from rules.fields import ABSENT, Many, WireText
 from rules.guards.spending import EXACT, IN_DOUBT, Budgets, Row, Spent
+from rules.needs import needs
 from rules.problems import RuleFileError
 from rules.state import SetBack
 from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, form_body, json_body, rules

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rules.decide import abandon, needs, resolve
+from rules.decide import abandon, resolve
 from rules.decision import Answer, Change
 from rules.guards.concurrency import Concurrency, Leases
+from rules.needs import needs
 from rules.problems import RuleFileError
 from rules.state import SetBack
 from rules.yamltree import parse

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from rules.call import UNREAD_BODY, Body, Call
-from rules.decide import Needs, decide, keep_until_ns, needs, recheck
+from rules.decide import decide, decides_messages, keep_until_ns, recheck
 from rules.decision import Decision
 from rules.index import Index
+from rules.needs import Needs, needs
 from rules.ruleset import BODY_CAP_BYTES
 from rules.state import State
 from tests.rules.world import LOST, START, S, World, answered, call, form_body, json_body, of_guards, rules
@@ -568,3 +569,18 @@ def test_what_may_go_unrecorded(asked: Call, may: bool) -> None:
 def test_without_the_word_nothing_goes_unrecorded() -> None:
     without = UNRECORDED.replace(", unrecorded: allow", "")
     assert not any(decided(without, call("GET", path)).unrecorded for path in ("/other", "/look"))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("MESSAGE wss://api.example.com/live", True),
+        ("GET|MESSAGE wss://**.example.com/**", True),
+        ("wss://api.example.com/live", False),
+        ("MESSAGE wss://api.example.com/other", False),
+        ("MESSAGE ws://api.example.com/live", False),
+    ],
+)
+def test_messages_are_decided_where_a_pattern_says_so(said: str, told: bool) -> None:
+    ruleset = rules(f'rules: [{{id: a, match: "{said}", allow: true}}]')
+    assert decides_messages(ruleset, call("GET", "/live", scheme="wss")) is told

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from rules.call import Body
-from rules.decide import abandon, apply, decide, keep_until_ns, needs, resolve
+from rules.decide import abandon, apply, decide, keep_until_ns, resolve
 from rules.decision import Answer, Change, Decision
 from rules.guards.claims import Claim, Claims, outcome_of
 from rules.guards.dedupe import Dedupe
+from rules.needs import needs
 from rules.problems import RuleFileError
 from rules.yamltree import parse
 from tests.rules.world import (

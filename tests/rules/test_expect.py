@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from rules.call import NO_BODY, UNREAD_BODY, Body
 from rules.cases import parse_case, run_case
-from rules.decide import needs
 from rules.decision import Answer
 from rules.expect import effect, judge, parse_expect
+from rules.needs import needs
 from rules.yamltree import parse
 from tests.rules.world import LOST, WITHDRAWN, World, call, json_body, rules
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rules.call import Call
-from rules.decide import needs
 from rules.decision import Answer, Change
 from rules.guards.loop import KEPT, REFUSALS, Rows
+from rules.needs import needs
 from rules.state import SetBack
 from tests.rules.world import LOST, START, WITHDRAWN, S, World, answered, call, json_body, rules
 

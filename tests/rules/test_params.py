@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.call import UNREAD_BODY, Body, Call, Part
-from rules.decide import decide, needs
+from rules.decide import decide
 from rules.decision import Decision, Plain
+from rules.needs import needs
 from rules.params.legal import legal
 from rules.params.typed import exact
 from rules.problems import RuleFileError

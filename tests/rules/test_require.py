@@ -9,7 +9,7 @@ import pytest
 
 from rules.applies import Reading
 from rules.call import UNREAD_BODY, Body, Call
-from rules.decide import decide, needs, recheck, replayed
+from rules.decide import decide, recheck, replayed
 from rules.decision import Answer
 from rules.earlier import spelled
 from rules.explain import explain
@@ -17,6 +17,7 @@ from rules.fields import ABSENT, Many, Value, WireText
 from rules.guard import Settled
 from rules.guards.history import NO_PAST
 from rules.load import Source, load
+from rules.needs import needs
 from rules.problems import RuleFileError
 from rules.state import State
 from tests.rules.world import LOST, OK, START, WITHDRAWN, S, World, answered, call, form_body, json_body, rules

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from rules.decide import needs
 from rules.decision import Change, Limit
 from rules.guards.counters import SLICES, Counter, Pace, Rate, Slices, Stamps
 from rules.guards.throttle import Rows, Throttle
+from rules.needs import needs
 from rules.problems import RuleFileError
 from rules.units import parse_duration, parse_rate, show_duration
 from rules.yamltree import parse

@@ -1,0 +1,79 @@
+"""What deciding a call will need, told from its head: its body, that of its answer, a claim, where its secret is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from rules.applies import Reading, writes
+from rules.call import Call
+from rules.guards.history import NO_PAST
+from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
+from rules.where import Condition
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What the shell has to do before a call can be decided, told from its head.
+
+    `body`: buffer and decode the body, up to `cap_bytes`. `claim`: the call may hold a claim, so its exchange has to be
+    finished even when the client leaves. `credential`: the field of the secret, or empty for the usual places.
+    `answer`: rules read the body of the answer. `show_as`: its status may have to be replaced, so it has to arrive
+    whole before it is handed on.
+    """
+
+    body: bool
+    cap_bytes: int
+    claim: bool
+    credential: str
+    answer: bool = False
+    show_as: bool = False
+
+
+def needs(ruleset: RuleSet, head: Call) -> Needs:
+    """What deciding this call will need, from everything but its body."""
+    reading = Reading(ruleset, head, 0, NO_PAST)
+    tools: list[Tool] = []  # those that may come to name the call, the most specific first
+    certain = False
+    for hit in reading.tool_hits:
+        tool = ruleset.tools[hit.target.name]
+        if not hit.only_denies and not certain:
+            tools.append(tool)
+            certain = not tool.matches[hit.target.nth].narrows
+    may_write = {writes(tool, head) for tool in tools}
+    if not certain:
+        may_write.add(writes(None, head))
+    rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
+    claim = any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards)
+    asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
+    return Needs(
+        body=any(tool.params or (claim and tool.keyed_in_body) for tool in tools)
+        or needs_body(ruleset, reading, rules, any(may_write))
+        or any(each.reads_body for each in asked),
+        cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
+        claim=claim,
+        credential=next((tool.credential for tool in tools if tool.credential), ""),
+        answer=any(guard.needs_answer() for rule in rules for guard in rule.guards)
+        or any(tool.expect is not None and tool.expect.needs_body for tool in tools)
+        or any(each.reads_answer for each in asked),
+        show_as=any(tool.expect is not None and tool.expect.show_as for tool in tools),
+    )
+
+
+def needs_body(ruleset: RuleSet, reading: Reading, rules: Sequence[Rule], may_write: bool) -> bool:
+    """Does a discriminator, a condition or a guard that could count for this call read the body?"""
+    matches = [ruleset.tools[hit.target.name].matches[hit.target.nth] for hit in reading.tool_hits]
+    conditions: list[Condition | None] = []
+    for rule in rules:
+        for select in (rule.select, rule.unless):
+            if select is not None:
+                conditions.append(select.where)
+                matches += select.matches or ()
+        if any(guard.needs_body(reading.call.method, may_write) for guard in rule.guards):
+            return True
+    conditions += [match.where for match in matches]
+    return any(match.says is not None for match in matches) or any(map(reads_body, conditions))
+
+
+def reads_body(condition: Condition | None) -> bool:
+    return condition is not None and any(field.needs_body for field in condition.fields)
