@@ -322,6 +322,7 @@ class Addon:
             stored=stored is not None,
             replayed=("idempotent-replayed", "true") in headers,
             headers=headers,
+            trailers=_lowered(flow.response.trailers.fields) if flow.response.trailers else (),
             size_bytes=exchange.copy.size_bytes,
             digest=self._hash_secret(exchange.copy.sha256.encode()),
             body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,
@@ -542,7 +543,11 @@ def _values(fields: Fields, name: bytes) -> list[str]:
 
 
 def _headers(response: http.Response) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.fields)
+    return _lowered(response.headers.fields)
+
+
+def _lowered(fields: Fields) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields)
 
 
 def _response(reply: Reply) -> http.Response:

@@ -1,7 +1,7 @@
 """Fields of answers: the names by which rules read what an upstream said, and what stands behind them.
 
     status          the status, a number; in conditions `2xx` is any of 200 to 299
-    header.NAME     a header of the answer, by any case
+    header.NAME     a header of the answer, by any case; or, as with gRPC's status, a trailer
     body.a.b        a member of its JSON
 
 A condition on an answer is written like any other: `{status: 2xx, body.ok: true}`.
@@ -45,5 +45,5 @@ def read_answer(answer: Answer, field: Field) -> Value:
     if field.place == "status":
         return answer.status
     if field.place == "header":
-        return read_named(answer.headers, field.steps)
+        return read_named(answer.headers + answer.trailers, field.steps)
     return read_in_body(answer.body, field.steps)

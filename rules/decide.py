@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from rules import grpc
 from rules.applies import Reading
 from rules.batch import together
 from rules.call import Call
@@ -64,11 +65,12 @@ def settle(
     """What became of a call that `decision` let out, by the rule set that let it out."""
     tool = ruleset.tools.get(decision.tool)
     keyed = tool is not None and tool.upstream_key is not None and keep_until_ns(decision) > 0
-    kind = outcome_of(answer, keyed)
+    kind, reason = grpc.judge(call, answer, outcome_of(answer, keyed))
     expected: Expected = ""
-    reason, show_as = "", 0
+    show_as = 0
     if tool is not None and tool.expect is not None:
-        expected, reason = judge(tool.expect, answer)
+        expected, unmet = judge(tool.expect, answer)
+        reason = reason or unmet
         kind = effect(tool.expect, expected, kind)
         show_as = tool.expect.show_as if expected == "failed" else 0
     settled = Settled(call, call_id, decision.tool, (), kind, answer, expected)
@@ -95,7 +97,8 @@ def replayed(
     """A replay, whose kept answer is `answer`: the run of `call` has now got it, as if the call had been sent."""
     tool = ruleset.tools.get(decision.tool)
     expected = judge(tool.expect, answer)[0] if tool is not None and tool.expect is not None else ""
-    settled = Settled(call, call_id, decision.tool, (), outcome_of(answer), answer, expected)
+    kind = grpc.judge(call, answer, outcome_of(answer))[0]
+    settled = Settled(call, call_id, decision.tool, (), kind, answer, expected)
     changes = completed(Reading(ruleset, call, now_ns, NO_PAST), state, settled)
     return msgspec.structs.replace(decision, changes=decision.changes + changes)
 

@@ -127,7 +127,8 @@ class Answer(msgspec.Struct, frozen=True):
     `withdrawn`: we held it back ourselves (its client left while it waited, or a rule changed): nothing was consumed.
     `abandoned`: we broke it off ourselves after it was sent, so that no answer came says nothing of the upstream.
     `stored`: the answer is kept and can be replayed. `error`: one line, empty when there was none.
-    `headers`: the answer's (lower-case name, value) pairs. `size_bytes`: of its body, as it came.
+    `headers`: the answer's (lower-case name, value) pairs, and `trailers` those that followed its body (HTTP/2).
+    `size_bytes`: of its body, as it came.
     `messages`: how many went through a WebSocket, of the client and of the server.
     `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
     `body`: decoded where `rules.needs` asked for it and it is not too large, else of kind `unread`.
@@ -143,6 +144,7 @@ class Answer(msgspec.Struct, frozen=True):
     replayed: bool = False
     error: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    trailers: tuple[tuple[str, str], ...] = ()
     size_bytes: int = 0
     messages: tuple[int, int] = (0, 0)
     digest: str = ""

@@ -1,0 +1,52 @@
+"""What a gRPC answer says about the effect: its HTTP status is 200 whatever happened, the truth stands at its end.
+
+Sources: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md and
+https://github.com/grpc/grpc/blob/master/doc/statuscodes.md.
+"""
+
+from __future__ import annotations
+
+from rules.call import Call
+from rules.decision import Answer, OutcomeKind
+
+NAMES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+"""By number."""
+
+REFUSED = frozenset(
+    NAMES.index(name)
+    for name in (
+        *("INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION"),
+        *("OUT_OF_RANGE", "UNIMPLEMENTED", "UNAUTHENTICATED"),
+    )
+)
+"""Statuses by which a server refuses to act. RESOURCE_EXHAUSTED is none of them: servers also say it when they have
+acted, and their answer is too large to send."""
+
+
+def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, str]:
+    """What became of `call`, of which HTTP alone says `kind`; and in a few words what its gRPC status is, but for OK.
+
+    A refusal after part of an answer is none: something had been done. A status that is not there, or that gRPC does
+    not know, says nothing. gRPC-Web has it in the body, which is not read.
+    """
+    if kind != "done" or not (_speaks(call.headers) or _speaks(answer.headers)):
+        return kind, ""
+    said = [value for name, value in (*answer.headers, *answer.trailers) if name == "grpc-status"]
+    known = {str(number): number for number in range(len(NAMES))}
+    if len(said) != 1 or said[0] not in known:
+        return "unknown", "there is no gRPC status that can be read"
+    number = known[said[0]]
+    if number == 0:
+        return "done", ""
+    refused = number in REFUSED and answer.size_bytes == 0
+    return "not_executed" if refused else "unknown", f"gRPC status {number} ({NAMES[number]})"
+
+
+def _speaks(headers: tuple[tuple[str, str], ...]) -> bool:
+    return any(
+        name == "content-type" and value.strip().lower().startswith("application/grpc") for name, value in headers
+    )
