@@ -23,7 +23,7 @@ from rules.pattern import PLAIN, Pattern
 from rules.protocols import arguments, shown_message
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
 from rules.suggest import listing
-from rules.where import Miss, Side
+from rules.where import Condition, Miss, Side
 
 type Bindings = Mapping[str, str]
 
@@ -206,9 +206,21 @@ class Reading:
         if not self.present(select, side):
             return None
         for target in self.targets(select, rule_id, side, kind, outer):
-            if select.where is None or select.where.holds(self.reader(target.bindings), side):
+            where = select.where
+            if where is None or where.holds(self.reader(target.bindings), side) or self._untold(where, side):
                 return target
         return None
+
+    def _untold(self, where: Condition, side: Side) -> bool:
+        """Does `where` ask for the arguments of a message of which can not be told what it asks for? Where a call is
+        to be refused, it holds then.
+        """
+        return (
+            side in ("deny", "guard")
+            and any(field.place == "args" for field in where.fields)
+            and any(match.says is not None and match.says.fits(self.call) is None for match in self.matched())
+            and isinstance(arguments(self.call), Absent)
+        )
 
     def reader(self, bindings: Bindings) -> Callable[[Field], Value]:
         """`read` under one target."""

@@ -14,6 +14,23 @@ from rules.decision import Change, Decision, Plain, Violation
 
 SINGLY = "Send the messages of the batch one by one."
 
+MOST = 100
+"""More messages than these are not decided at once: it would keep all other calls waiting."""
+
+
+def too_many() -> Decision:
+    """The refusal of a batch of more messages than `MOST`."""
+    detail = f"This batch holds more than {MOST} messages. Nothing was executed."
+    return Decision(
+        "deny",
+        "batch-refused",
+        detail,
+        (),
+        "",
+        violations=(Violation("", "batch-refused", detail, limit=f"{MOST} messages"),),
+        next=("Send fewer messages in each batch.",),
+    )
+
 
 def together(each: Sequence[Decision], in_force: Collection[str]) -> Decision:
     """The decision on a batch, from those on its messages, of which there is one at least.

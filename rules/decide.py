@@ -11,7 +11,7 @@ import msgspec
 
 from rules import grpc
 from rules.applies import Reading
-from rules.batch import together
+from rules.batch import MOST, together, too_many
 from rules.call import Call
 from rules.deciding import Deciding
 from rules.decision import Answer, Change, Decision, Expected, Outcome
@@ -32,12 +32,15 @@ def decide(ruleset: RuleSet, state: State, call: Call, call_id: str, now_ns: int
     batch = _batch(ruleset, call)
     if not batch:
         return Deciding(ruleset, state, call, call_id, now_ns).decide()
+    if len(batch) > MOST:
+        return too_many()
     return together([Deciding(ruleset, state, one, call_id, now_ns).decide() for one in batch], ruleset.in_force)
 
 
 def _batch(ruleset: RuleSet, call: Call) -> tuple[Call, ...]:
-    """The messages in a batch, where anything that the call matches reads them; else nothing."""
-    batch = parts(call)
+    """The messages in a batch (one more than there may be, if there are), where anything that the call matches reads
+    them; else nothing."""
+    batch = parts(call, MOST + 1)
     if batch and any(match.says is not None for match in Reading(ruleset, call, 0, NO_PAST).matched()):
         return batch
     return ()

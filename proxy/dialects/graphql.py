@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from proxy.dialects import plain
 from proxy.dialects.plain import body
 from proxy.reply import Reply, Told
+from rules.batch import MOST
 from rules.call import Call, Json
 
 
@@ -26,8 +28,10 @@ def _is_operation(value: Json) -> bool:
 
 
 def write(told: Told) -> Reply:
-    """One error; for a batch, one answer to each of its operations."""
+    """One error; for a batch, one answer to each of its operations, if it is not too large."""
     answer = {"data": None, "errors": [{"message": told.message, "extensions": told.problem}]}
     content = told.call.body.json if told.call is not None else None
+    if isinstance(content, list) and len(content) > MOST:
+        return plain.write(told)
     said = [answer] * len(content) if isinstance(content, list) else answer
     return body(told, 200, "application/json", msgspec.json.encode(said) + b"\n")

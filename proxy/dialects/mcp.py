@@ -10,6 +10,7 @@ import msgspec
 
 from proxy.dialects import plain
 from proxy.reply import Reply, Told
+from rules.batch import MOST
 from rules.call import Call, Json
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -26,10 +27,11 @@ def spoken_in(call: Call) -> bool:
 
 
 def write(told: Told) -> Reply:
-    """An answer to each request in the body; without one (a GET, a notification) the plain form."""
-    answers = [_answer(one, told) for one in _messages(told.call) if _is_request(one)]
-    if not answers:
+    """An answer to each request in the body; without one (a GET, a note), or with too many, the plain form."""
+    asked = [one for one in _messages(told.call) if _is_request(one)]
+    if not 0 < len(asked) <= MOST:
         return plain.write(told)
+    answers = [_answer(one, told) for one in asked]
     assert told.call is not None
     said = answers if isinstance(told.call.body.json, list) else answers[0]
     return plain.body(told, 200, "application/json", _encode(said) + b"\n")

@@ -43,10 +43,11 @@ def shown_message(call: Call) -> str:
     return graphql.shown(call)
 
 
-def parts(call: Call) -> tuple[Call, ...]:
-    """The calls of a batch, each as if it had been sent by itself; nothing where the body is no list."""
+def parts(call: Call, most: int) -> tuple[Call, ...]:
+    """The calls of a batch, each as if it had been sent by itself, and no more than `most`; nothing where the body is
+    no list."""
     batch = call.body.json if call.body.kind == "json" else None
-    return tuple(_alone(call, one) for one in batch) if isinstance(batch, list) else ()
+    return tuple(_alone(call, one) for one in batch[:most]) if isinstance(batch, list) else ()
 
 
 def _alone(call: Call, message: Json) -> Call:

@@ -6,6 +6,7 @@ load, so this is imported where a document is at hand.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -16,6 +17,7 @@ import msgspec
 from graphql.language import ast
 
 from rules.call import Json
+from rules.canonical import canonical_json
 from rules.fields import ABSENT, Absent, ConditionError
 
 type OperationType = Literal["query", "mutation", "subscription"]
@@ -24,7 +26,13 @@ LENGTH_CAP = 200_000
 TOKENS_CAP = 20_000
 """Longer documents are not read: they can not be told."""
 
+USUAL_LENGTH = 4_000
+"""Of documents up to this length many are kept as they were read."""
+
 DIGITS_CAP = 400
+
+REPEATED_CAP_BYTES = 1024 * 1024
+"""A document that names a large variable again and again would unfold it into any size: up to this it is read."""
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -58,8 +66,16 @@ class Asked(msgspec.Struct, frozen=True):
         return self.operation.roots
 
     def arguments(self) -> list[Json]:
-        """The arguments of each root field, with the variables put in."""
+        """The arguments of each root field, with the variables put in. Raises `ConditionError` if that is too much."""
+        self._check_size()
         return [_present({name: _value(node, self) for name, node in root.arguments.items()}) for root in self.roots]
+
+    def _check_size(self) -> None:
+        named = Counter(name for root in self.roots for node in root.arguments.values() for name in _variables(node))
+        repeated = [(name, times) for name, times in named.items() if times > 1 and name in self.variables]
+        sizes = [(times - 1) * len(canonical_json(self.variables[name])) for name, times in repeated]
+        if sum(sizes) > REPEATED_CAP_BYTES:
+            raise ConditionError("its document names large variables too often")
 
 
 def ask(document: str, name: str, variables: dict[str, Json]) -> Asked | None:
@@ -68,11 +84,25 @@ def ask(document: str, name: str, variables: dict[str, Json]) -> Asked | None:
     return Asked(chosen[0], variables) if len(chosen) == 1 else None
 
 
-@lru_cache(maxsize=512)
 def _operations(document: str) -> tuple[Operation, ...]:
     """The operations of `document`; nothing where it can not be read, or is too large to be."""
     if len(document) > LENGTH_CAP:
         return ()
+    return _usual(document) if len(document) <= USUAL_LENGTH else _large(document)
+
+
+@lru_cache(maxsize=512)
+def _usual(document: str) -> tuple[Operation, ...]:
+    return _read(document)
+
+
+@lru_cache(maxsize=8)
+def _large(document: str) -> tuple[Operation, ...]:
+    """Several megabytes each when they are read, so only a few are kept."""
+    return _read(document)
+
+
+def _read(document: str) -> tuple[Operation, ...]:
     try:
         tree = language.parse(document, no_location=True, max_tokens=TOKENS_CAP)
     except (language.GraphQLError, RecursionError):
@@ -81,7 +111,7 @@ def _operations(document: str) -> tuple[Operation, ...]:
     found: list[Operation] = []
     for one in tree.definitions:
         if isinstance(one, ast.OperationDefinitionNode):
-            roots = tuple(_roots(one.selection_set, fragments, frozenset()))
+            roots = tuple(_roots(one.selection_set, fragments, set()))
             if not roots:
                 return ()
             name = one.name.value if one.name else ""
@@ -97,9 +127,13 @@ def _operations(document: str) -> tuple[Operation, ...]:
 
 
 def _roots(
-    selected: ast.SelectionSetNode, fragments: Mapping[str, ast.FragmentDefinitionNode], entered: frozenset[str]
+    selected: ast.SelectionSetNode, fragments: Mapping[str, ast.FragmentDefinitionNode], entered: set[str]
 ) -> Iterator[Root]:
-    """The fields at the root, those of fragments too; nothing for a fragment that is not there or holds itself."""
+    """The fields at the root, those of fragments too; nothing for a fragment that is not there or holds itself.
+
+    Each fragment is entered once, as servers do (GraphQL 6.3.2, CollectFields): some that hold one another twice would
+    take for ever.
+    """
     for one in selected.selections:
         if isinstance(one, ast.FieldNode):
             yield Root(one.name.value, {each.name.value: each.value for each in one.arguments or ()})
@@ -109,7 +143,20 @@ def _roots(
             assert isinstance(one, ast.FragmentSpreadNode)
             name = one.name.value
             if name in fragments and name not in entered:
-                yield from _roots(fragments[name].selection_set, fragments, entered | {name})
+                entered.add(name)
+                yield from _roots(fragments[name].selection_set, fragments, entered)
+
+
+def _variables(node: ast.ValueNode) -> Iterator[str]:
+    """The variables that `node` names, each as often as it does."""
+    if isinstance(node, ast.VariableNode):
+        yield node.name.value
+    elif isinstance(node, ast.ListValueNode):
+        for item in node.values:
+            yield from _variables(item)
+    elif isinstance(node, ast.ObjectValueNode):
+        for field in node.fields:
+            yield from _variables(field.value)
 
 
 def _value(node: ast.ValueNode, asked: Asked) -> Json | Absent:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, NoReturn
 
@@ -91,10 +92,9 @@ def shown(call: Call) -> str:
 
 def _asked(call: Call) -> Asked | None:
     """The operation that `call` asks for; None where that can not be told."""
-    in_query = [value for name, value in call.query if name == "query"]
     content = call.body.json if call.body.kind == "json" else None
-    if in_query and content is not None:
-        raise ConditionError("it has a GraphQL document in its query and a body beside it")
+    if content is not None:
+        _check_query(call.query, content)
     if call.method == "GET":
         read = _in_query(call)
     else:
@@ -111,6 +111,18 @@ def _asked(call: Call) -> Asked | None:
     from rules.protocols.document import ask  # graphql-core takes a while to load, and most have no use for it
 
     return ask(document, name or "", variables)
+
+
+def _check_query(query: Sequence[tuple[str, str]], content: Json) -> None:
+    """Many servers let the query go before the body, member by member. The name of the operation may stand in both,
+    since clients repeat it for those who read logs.
+    """
+    for name, value in query:
+        if name == "query":
+            raise ConditionError("it has a GraphQL document in its query and a body beside it")
+        same = name == "operationName" and isinstance(content, dict) and content.get(name) == value
+        if name in _MEMBERS and not same:
+            raise ConditionError(f"its query says `{name}`, and there is a body that says another or none")
 
 
 def _in_query(call: Call) -> dict[str, Json] | None:

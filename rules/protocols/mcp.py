@@ -100,17 +100,15 @@ def read_message(call: Call) -> Message | None:
 
 
 def _check_headers(call: Call, message: Message) -> None:
-    method = call.header("mcp-method")
-    if method is not None and method != message.method:
-        raise ConditionError(f"`Mcp-Method` says `{method[:80]}` and the body `{message.method[:80]}`")
-    name = call.header("mcp-name")
-    if name is None:
-        return
-    content = call.body.json
-    params = content.get("params") if isinstance(content, dict) else None
-    named = params.get(NAMED_BY.get(message.method, "")) if isinstance(params, dict) else None
-    if _decoded(name) != named:
-        raise ConditionError("`Mcp-Name` says another name than the body")
+    for header, value in call.headers:
+        if header == "mcp-method" and value != message.method:
+            raise ConditionError(f"`Mcp-Method` says `{value[:80]}` and the body `{message.method[:80]}`")
+        if header == "mcp-name":
+            content = call.body.json
+            params = content.get("params") if isinstance(content, dict) else None
+            named = params.get(NAMED_BY.get(message.method, "")) if isinstance(params, dict) else None
+            if _decoded(value) != named:
+                raise ConditionError("`Mcp-Name` says another name than the body")
 
 
 @lru_cache(maxsize=1024)

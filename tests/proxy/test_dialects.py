@@ -12,6 +12,7 @@ import pytest
 
 from proxy.dialects import SIGNS, WRITERS
 from proxy.refusal import Reply, render
+from rules.batch import MOST
 from rules.call import UNREAD_BODY, Body, Call
 from rules.codes import CODES
 from rules.decision import Decision
@@ -200,6 +201,13 @@ def test_graphql_reads_errors() -> None:
 
 def test_graphql_reads_one_answer_for_each_operation_of_a_batch() -> None:
     assert len(read(told(call(path="/graphql", body=f"[{MUTATION}, {MUTATION}]")))) == 2
+
+
+@pytest.mark.parametrize(("path", "one"), [("/mcp", TOOL_CALL), ("/graphql", MUTATION)])
+def test_a_batch_of_too_many_gets_one_answer_for_all(path: str, one: str) -> None:
+    assert isinstance(read(told(call(path=path, body=f"[{', '.join([one] * MOST)}]"))), list)
+    reply = told(call(path=path, body=f"[{', '.join([one] * (MOST + 1))}]"))
+    assert (reply.status, read(reply)["code"]) == (403, "policy-denied")
 
 
 @pytest.mark.parametrize("dialect", REFUSALS)

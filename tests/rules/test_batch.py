@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rules.call import Call
+from rules.batch import MOST
+from rules.call import Body, Call
 from rules.decide import recheck
 from tests.rules.world import World, call, rules
 
@@ -110,3 +111,21 @@ def test_a_batch_that_waited_is_looked_at_again_message_by_message() -> None:
     assert refusal is not None
     assert refusal.code == "policy-denied"
     assert recheck(rules(RULES), world.state, batch("read", "list"), "call-1", world.at_ns) is None
+
+
+def test_a_batch_of_too_many_messages_is_refused() -> None:
+    world = World(RULES)
+    assert world.do(batch(*["read"] * MOST)) == "allow"
+    decision = world.ask(batch(*["read"] * (MOST + 1)))
+    assert (decision.action, decision.code, decision.rules, decision.changes) == ("deny", "batch-refused", (), ())
+    assert World("mode: monitor\n" + RULES).do(batch(*["read"] * (MOST + 1))) == "batch-refused"
+
+
+def test_of_a_batch_that_is_too_large_no_more_is_read_than_that() -> None:
+    class Counted(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            assert index.stop == MOST + 1
+            return super().__getitem__(index)
+
+    whole = call(path="/mcp", body=Body("json", "application/json", json=Counted([1] * 1_000_000)))
+    assert World(RULES).do(whole) == "batch-refused"

@@ -138,6 +138,51 @@ def test_two_documents_are_ambiguous() -> None:
     assert World(RULES).do(asked) == "ambiguous-request"
 
 
+@pytest.mark.parametrize(
+    ("query", "decided"),
+    [
+        ((("operationName", "B"),), "ambiguous-request"),
+        ((("variables", "{}"),), "ambiguous-request"),
+        ((("extensions", "{}"),), "ambiguous-request"),
+        ((("operationName", "A"), ("operationName", "B")), "ambiguous-request"),
+        ((("operationName", "A"),), "allow"),
+        ((("trace", "1"),), "allow"),
+    ],
+)
+def test_what_the_query_says_is_not_another_than_the_body(query: tuple[tuple[str, str], ...], decided: str) -> None:
+    assert World(RULES).do(sent(body(BOTH, operationName="A"), query=query)) == decided
+
+
+def test_fragments_that_hold_one_another_twice_are_read_once() -> None:
+    many = " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(200))
+    asked = ask(f"{{ ...F0 }} {many} fragment F200 on Query {{ viewer {{ login }} }}")
+    assert shown_message(asked) == "query viewer"
+    assert World(RULES).do(asked) == "allow"
+
+
+def test_a_large_variable_is_not_unfolded_again_and_again() -> None:
+    large = ["x" * 1000] * 1000
+    assert args("query($v: [S]) { a(x: $v, y: {z: [$v]}) }", {"v": large}) == {"x": large, "y": {"z": [large]}}
+    with pytest.raises(ConditionError, match="too often"):
+        args(f"query($v: [S]) {{ a(x: [{'$v ' * 9000}]) }}", {"v": large})
+    assert args(f"query($v: [S]) {{ a(x: [{'$v ' * 9000}]) }}", {"v": 1}) == {"x": [1] * 9000}
+
+
+def test_where_a_deny_asks_for_arguments_that_can_not_be_told_it_holds() -> None:
+    denying = rules(
+        RULES
+        + """
+  - {id: broad, match: "POST https://api.example.com/**", allow: true}
+  - {id: not-theirs, tool: issue, where: {args.input.repo: {eq: theirs}}, deny: No.}
+"""
+    )
+    hashed = {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "ab"}}}
+    by_hash = World(denying).ask(sent(hashed))
+    assert "not-theirs" in [violation.rule for violation in by_hash.violations]
+    assert World(denying).do(ask(OURS)) == "allow"
+    assert World(denying).do(ask("{ viewer { login } }")) == "allow"
+
+
 def args(query: str, variables: object = None) -> Any:
     return arguments(ask(query, variables))
 

@@ -110,6 +110,7 @@ def test_a_deny_sees_what_can_not_be_told() -> None:
     [
         ((("mcp-method", "tools/list"),), "`Mcp-Method` says `tools/list` and the body `tools/call`"),
         ((("mcp-name", "delete_page"),), "`Mcp-Name` says another name than the body"),
+        ((("mcp-name", "read"), ("mcp-name", "delete_page")), "`Mcp-Name` says another name than the body"),
         ((("mcp-name", "=?base64?%%%?="),), "`Mcp-Name` says another name than the body"),
         ((("mcp-name", "=?base64?cmVhZA==?="), ("mcp-method", "tools/call")), ""),
         ((("mcp-name", "read"),), ""),
