@@ -155,7 +155,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
         row = state.of(Budgets).rows.get(key)
         since_ns = self.period.since_ns(now_ns)
         used = add(row.spent_since(since_ns), row.held_since(since_ns)) if row is not None else ZERO
-        retried = row.holding(view.retry_of) if row is not None and view.retry_of else None
+        retried = row.holding(view.retry_of, since_ns) if row is not None and view.retry_of else None
         if retried is not None:  # the same effect, under the same key: it is paid once
             used = subtract(used, retried.amount)
             amount = max(amount, retried.amount)

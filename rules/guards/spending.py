@@ -39,6 +39,10 @@ class Hold(msgspec.Struct):
     at_ns: int
     unknown: bool = False
 
+    def counts(self, since_ns: int) -> bool:
+        """Is its call on its way, or did it end from `since_ns` on?"""
+        return not self.unknown or self.at_ns >= since_ns
+
 
 class Spent(msgspec.Struct, order=True):
     """An amount that was spent at a moment."""
@@ -86,11 +90,12 @@ class Row(msgspec.Struct):
 
     def held_since(self, since_ns: int) -> Decimal:
         """What is held by calls on their way, and by those of unknown outcome that ended from `since_ns` on."""
-        return total([hold.amount for hold in self.holds.values() if not hold.unknown or hold.at_ns >= since_ns])
+        return total([hold.amount for hold in self.holds.values() if hold.counts(since_ns)])
 
-    def holding(self, call_id: str) -> Hold | None:
-        """What is held for the effect that `call_id` was to have."""
-        return next((hold for hold in self.holds.values() if call_id in hold.calls), None)
+    def holding(self, call_id: str, since_ns: int = 0) -> Hold | None:
+        """What is held for the effect that `call_id` was to have, if it counts from `since_ns` on."""
+        found = (hold for hold in self.holds.values() if call_id in hold.calls)
+        return next((hold for hold in found if hold.counts(since_ns)), None)
 
     def freed_at_ns(self, since_ns: int, wanted: Decimal) -> int:
         """The moment of the entry with which at least `wanted` of what counts since `since_ns` will be free again.

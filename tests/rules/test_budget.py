@@ -528,6 +528,16 @@ def test_a_retry_after_the_period_is_paid_anew() -> None:
     assert row_of(made).sum == 800
 
 
+def test_what_a_first_attempt_held_makes_no_room_when_it_counts_no_more() -> None:
+    made = World(KEYED.replace("dedupe: 48h", "dedupe: {window: 48h, key: [body.ref]}").replace("per: 24h", "per: 1h"))
+    assert made.do(call(body='{"ref": 1, "amount": 100}'), LOST, at=0) == "allow"
+    assert made.ask(call(body='{"ref": 2, "amount": 900}'), at=10).action == "allow"
+    made.at_ns = START + 3590 * S
+    made.end(answered(200))
+    assert made.do(call(body='{"ref": 1, "amount": 200}'), at=3605) == "budget-exhausted"
+    assert made.do(call(body='{"ref": 1, "amount": 100}'), at=3606) == "allow"
+
+
 def test_a_retry_that_risks_a_second_effect_is_paid_twice() -> None:
     forward = KEYED.replace(", upstream_key: Idempotency-Key", "").replace("48h", "{window: 48h, on_unknown: forward}")
     made = World(forward)
