@@ -169,7 +169,10 @@ class Gate:
                 return await self._take_turn(admission, asked, gone)
             return msgspec.structs.replace(admission, sent_ns=self.clock.now_ns())
         except LedgerError as error:
-            self._lost.append(admission)
+            if self._ledger.failed:
+                self._lost.append(admission)
+            else:  # it is on record
+                self.settle(admission, withdrawn("the ledger could not be read"))
             self._room.call_all()
             return self._unrecordable(admission, asked, error)
         except BaseException:
@@ -278,24 +281,26 @@ class Gate:
         else:
             reply = self._render(decision, asked, attempt.call, call_id, now_ns)
         admission = Admission(call_id, attempt.call, decision, ruleset, now_ns, 0, reply, self.clock.times_set_back)
+        entry = decision_entry(admission, now_ns - attempt.arrived_ns)
         try:
-            attempt.seq = self._record(decision_entry(admission, now_ns - attempt.arrived_ns))
-            decide.apply(self._state, decision.changes)
+            attempt.seq = self._record(entry)
         except LedgerError as error:
             if not decision.unrecorded:
                 return self._unrecordable(admission, asked, error)
             self._let_out_unrecorded(admission, error)
             return msgspec.structs.replace(admission, unrecorded=True)
+        try:
+            decide.apply(self._state, decision.changes)
+            if reply is not None:
+                self._count(decision)
+                self._tell_people(attempt, decision)
+            for notice in decision.notices:
+                log.warning("%s", readable(notice, 300))
+            self._call_for(decision.changes)
         except BaseException:
             if reply is None:
                 self.settle(admission, withdrawn("an error of ours"))
             raise
-        if reply is not None:
-            self._count(decision)
-            self._tell_people(attempt, decision)
-        for notice in decision.notices:
-            log.warning("%s", readable(notice, 300))
-        self._call_for(decision.changes)
         return admission
 
     def _tell_people(self, attempt: Attempt, decision: Decision) -> None:
