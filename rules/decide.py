@@ -74,7 +74,7 @@ def settle(
     if tool is not None and tool.expect is not None:
         expected, unmet = judge(tool.expect, answer)
         reason = reason or unmet
-        kind = effect(tool.expect, expected, kind)
+        kind = effect(tool.expect, answer, expected, kind)
         show_as = tool.expect.show_as if expected == "failed" else 0
     settled = Settled(call, call_id, decision.tool, (), kind, answer, expected)
     by_guard: dict[tuple[str, str], list[Change]] = {}

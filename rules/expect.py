@@ -2,10 +2,12 @@
 
     expect: {status: 2xx, body.ok: true}
     expect: {body.errors: {exists: false}, otherwise: not_executed, show_as: 422}
+    expect: {body.ok: true, not_executed_if: {body.error: {not_in: [internal_error]}}}
 
 An answer is `met`, `failed`, or `unclear` where a field that decides it can not be read: then it is called neither. A
-2xx or 3xx that is not `met` says nothing about the effect, unless the file says what it says: `otherwise`. What other
-statuses say about the effect (`rules.guards.claims`) stays what it is.
+2xx or 3xx that is not `met` says nothing about the effect, unless the file says what it says: `otherwise`, and
+`not_executed_if` for those failures by which the API promises that nothing was done. What other statuses say about the
+effect (`rules.guards.claims`) stays what it is.
 """
 
 from __future__ import annotations
@@ -30,28 +32,33 @@ READABLE = frozenset({"json", "form", "multipart"})
 class Expect(msgspec.Struct, frozen=True):
     """What success is. `otherwise`: what became of the effect when it is none and the status does not say.
 
+    `not_executed_if`: the failures that prove that nothing was done, whatever `otherwise` says of the rest.
     `show_as`: the status that the agent is given in place of that of a failed answer; 0 to hand it on as it is.
     """
 
     where: Condition
     otherwise: OutcomeKind = "unknown"
+    not_executed_if: Condition | None = None
     show_as: int = 0
 
     @property
     def needs_body(self) -> bool:
         """Is the body of the answer read?"""
-        return any(field.needs_body for field in self.where.fields)
+        fields = self.where.fields + (self.not_executed_if.fields if self.not_executed_if is not None else ())
+        return any(field.needs_body for field in fields)
 
 
 def parse_expect(node: Node) -> Expect:
     """The value of a tool's `expect`. Raises `RuleFileError`."""
-    otherwise, show_as = node.get("otherwise"), node.get("show_as")
+    otherwise, proof, show_as = node.get("otherwise"), node.get("not_executed_if"), node.get("show_as")
     kind: OutcomeKind = "unknown"
     if otherwise is not None:
         if otherwise.scalar not in OTHERWISE:
             mend = suggest(str(otherwise.scalar), OTHERWISE) or "write what a failed answer says about the effect"
             otherwise.fail("choice", f"`otherwise` has to be {listing(OTHERWISE)}", mend)
         kind = cast(OutcomeKind, otherwise.scalar)
+    if proof is not None and kind == "not_executed":
+        proof.fail("choice", "`not_executed_if` adds nothing to `otherwise: not_executed`", "leave one of the two out")
     if show_as is not None and not (type(show_as.scalar) is int and 400 <= show_as.scalar <= 599):
         mend = "write `422`, which no client retries by itself"
         show_as.fail("choice", "`show_as` is no status of an error, 400 to 599", mend)
@@ -59,7 +66,8 @@ def parse_expect(node: Node) -> Expect:
     if not fields:
         node.fail("empty", "`expect` names no field of the answer", "write `expect: {status: 2xx, body.ok: true}`")
     condition = parse_answer_where(msgspec.structs.replace(node, entries=fields))
-    return Expect(condition, kind, cast(int, show_as.scalar) if show_as is not None else 0)
+    proved = parse_answer_where(proof) if proof is not None else None
+    return Expect(condition, kind, proved, cast(int, show_as.scalar) if show_as is not None else 0)
 
 
 def judge(expect: Expect, answer: Answer) -> tuple[Expected, str]:
@@ -77,10 +85,13 @@ def judge(expect: Expect, answer: Answer) -> tuple[Expected, str]:
     return "failed", f"not as expected: {' and '.join(f'{miss.field} {miss.limit}' for miss in missed)}"
 
 
-def effect(expect: Expect, expected: Expected, kind: OutcomeKind) -> OutcomeKind:
-    """What became of the effect, when the answer is `expected` and its status alone says `kind`."""
+def effect(expect: Expect, answer: Answer, expected: Expected, kind: OutcomeKind) -> OutcomeKind:
+    """What became of the effect, when `answer` is `expected` and its status alone says `kind`."""
     if kind != "done" or expected == "met":
         return kind
+    proof = expect.not_executed_if if expected == "failed" else None
+    if proof is not None and proof.verdict(lambda field: _read(answer, field)):
+        return "not_executed"
     return expect.otherwise if expected == "failed" or expect.otherwise == "done" else "unknown"
 
 

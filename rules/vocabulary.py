@@ -124,6 +124,9 @@ SUCCESS: dict[str, Word] = {
         "What became of the effect, when the answer is another and its status is 2xx or 3xx. Default: unknown.",
         {"enum": ["done", "not_executed", "unknown"]},
     ),
+    "not_executed_if": Word(
+        "Failed answers by which the API promises that nothing was done: a condition on the answer.", ref("success")
+    ),
     "show_as": Word(
         "Give the agent this status with a failed answer, such as 422. Default: its own.",
         {"type": "integer", "minimum": 400, "maximum": 599},

@@ -18,8 +18,11 @@ tools:
   say: {match: POST {origin}/say, expect: {body.ok: true, otherwise: not_executed, show_as: 422}}
   done: {match: POST {origin}/done, expect: {body.ok: true, otherwise: done, show_as: 422}}
   plain: {match: POST {origin}/plain, expect: {body.ok: true}}
+  told:
+    match: POST {origin}/told
+    expect: {body.ok: true, not_executed_if: {body.error: {not_in: [internal_error]}}}
 rules:
-  - {id: once, tool: [say, done, plain], allow: true, dedupe: 1h}
+  - {id: once, tool: [say, done, plain, told], allow: true, dedupe: 1h}
 """
 NO = b'{"ok": false, "error": "not_in_channel"}'
 
@@ -84,6 +87,19 @@ async def test_a_failure_is_handed_on_as_it_is_unless_the_tool_says_otherwise(wo
     assert (first.status_code, first.content) == (200, NO)
     assert (second.status_code, second.json()["code"], second.json()["executed"]) == (409, "outcome-unknown", "unknown")
     assert len(here.upstream.hits) == 1
+
+
+@pytest.mark.parametrize(("error", "sent"), [("not_in_channel", 2), ("internal_error", 1)])
+async def test_what_the_api_says_of_a_failure_decides_whether_it_is_made_again(
+    world: Any, error: str, sent: int
+) -> None:
+    here = await world(RULES)
+    answers(here, answer(200, b'{"ok": false, "error": "%s"}' % error.encode()), answer(200, b'{"ok": true}'))
+    async with here.client() as client:
+        first, second = [await client.post("/told", json={}) for _ in range(2)]
+    assert (first.status_code, first.json()["error"]) == (200, error)
+    assert second.status_code == (200 if sent == 2 else 409)
+    assert len(here.upstream.hits) == sent
 
 
 @pytest.mark.parametrize(

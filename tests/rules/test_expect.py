@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from rules.call import NO_BODY, UNREAD_BODY, Body
 from rules.cases import parse_case, run_case
-from rules.decision import Answer
+from rules.decision import Answer, OutcomeKind
 from rules.expect import effect, judge, parse_expect
 from rules.needs import needs
+from rules.problems import RuleFileError
 from rules.yamltree import parse
 from tests.rules.world import LOST, WITHDRAWN, World, call, json_body, rules
 
@@ -66,7 +67,7 @@ def test_the_reason_names_the_field_and_never_its_value() -> None:
     assert judge(expect, answer(BROKEN))[1].endswith("its JSON is broken at character 3")
 
 
-KINDS = ("done", "not_executed", "unknown")
+KINDS: tuple[OutcomeKind, ...] = ("done", "not_executed", "unknown")
 EFFECTS: list[tuple[str, str, list[str]]] = [
     # expected, otherwise -> what a status of done, not_executed, unknown comes to
     ("met", "unknown", ["done", "not_executed", "unknown"]),
@@ -82,7 +83,7 @@ EFFECTS: list[tuple[str, str, list[str]]] = [
 @pytest.mark.parametrize(("expected", "otherwise", "then"), EFFECTS)
 def test_what_a_failure_says_about_the_effect(expected: Any, otherwise: str, then: list[str]) -> None:
     expect = parse_expect(parse(f"{{status: 200, otherwise: {otherwise}}}", "rules.yaml"))
-    assert [effect(expect, expected, kind) for kind in KINDS] == then  # type: ignore[arg-type]
+    assert [effect(expect, answer(), expected, kind) for kind in KINDS] == then
 
 
 SLACK = """
@@ -115,11 +116,37 @@ def test_what_a_duplicate_of_a_failed_call_gets(otherwise: str, first: Answer, a
     assert world.refold() == world.state
 
 
+PROVED = "{body.ok: true, not_executed_if: {body.error: {not_in: [internal_error]}}%s}"
+PROOFS: list[tuple[str, str, Answer, list[str]]] = [
+    # otherwise, the answer -> what a status of done, not_executed, unknown comes to
+    ("the API says why it did nothing", "", answer('{"ok": false, "error": "not_in_channel"}'), ["not_executed"]),
+    ("it does not know itself", "", answer('{"ok": false, "error": "internal_error"}'), ["unknown"]),
+    ("it says nothing", "", answer('{"ok": false}'), ["unknown"]),
+    ("it says two things", "", answer('{"ok": false, "error": ["a", "internal_error"]}'), ["unknown"]),
+    ("the rest is done", ", otherwise: done", answer('{"ok": false, "error": "internal_error"}'), ["done"]),
+    ("but for what is proved", ", otherwise: done", answer('{"ok": false, "error": "a"}'), ["not_executed"]),
+    ("a success proves nothing", "", answer('{"ok": true, "error": "a"}'), ["done"]),
+    ("a page proves nothing", "", answer(HTML), ["unknown"]),
+]
+
+
+@pytest.mark.parametrize(("case", "otherwise", "given", "then"), PROOFS, ids=[row[0] for row in PROOFS])
+def test_what_proves_that_nothing_was_done(case: str, otherwise: str, given: Answer, then: list[str]) -> None:
+    expect = parse_expect(parse(PROVED % otherwise, "rules.yaml"))
+    expected, _ = judge(expect, given)
+    assert [effect(expect, given, expected, kind) for kind in KINDS] == [*then, "not_executed", "unknown"]
+
+
+def test_a_proof_beside_a_promise_for_all_is_refused() -> None:
+    with pytest.raises(RuleFileError, match="adds nothing to `otherwise: not_executed`"):
+        parse_expect(parse(PROVED % ", otherwise: not_executed", "rules.yaml"))
+
+
 @given(st.sampled_from(JUDGED), st.sampled_from(["", ", otherwise: unknown"]))
 def test_only_the_rule_file_can_say_that_a_2xx_did_nothing(row: Any, otherwise: str) -> None:
     expect = parse_expect(parse(row[1][:-1] + otherwise + "}", "rules.yaml"))
     expected, _ = judge(expect, row[2])
-    assert effect(expect, expected, "done") != "not_executed"
+    assert effect(expect, row[2], expected, "done") != "not_executed"
 
 
 def test_a_retry_that_fails_does_not_end_the_doubt() -> None:
@@ -144,7 +171,12 @@ def test_the_outcome_says_it() -> None:
 
 @pytest.mark.parametrize(
     ("expect", "read", "hold"),
-    [("status: 2xx", False, False), ("body.ok: true", True, False), ("body.ok: true, show_as: 422", True, True)],
+    [
+        ("status: 2xx", False, False),
+        ("status: 2xx, not_executed_if: {body.error: full}", True, False),
+        ("body.ok: true", True, False),
+        ("body.ok: true, show_as: 422", True, True),
+    ],
 )
 def test_the_answer_is_kept_only_where_it_is_read(expect: str, read: bool, hold: bool) -> None:
     made = rules(f"tools: {{a: {{match: POST https://api.example.com/a, expect: {{{expect}}}}}}}\nrules: []")
