@@ -25,17 +25,20 @@ EDITOR_LINE = f"# yaml-language-server: $schema=./{SCHEMA}"
 
 
 class Model(msgspec.Struct, frozen=True):
-    """Where a model is reached: by the tools of a pack, or by patterns. `probe`: a call that must be allowed."""
+    """Where a model is reached: by `tools` of a pack, or by patterns. `probe`: a call that must be allowed."""
 
     title: str
     probe: str
     pack: str = ""
+    tools: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
 
 
 MODELS: dict[str, Model] = {
-    "openai": Model("OpenAI", "POST https://api.openai.com/v1/responses", pack="openai"),
-    "anthropic": Model("Anthropic", "POST https://api.anthropic.com/v1/messages", pack="anthropic"),
+    "openai": Model("OpenAI", "POST https://api.openai.com/v1/responses", pack="openai", tools=("openai.*",)),
+    "anthropic": Model(
+        "Anthropic", "POST https://api.anthropic.com/v1/messages", pack="anthropic", tools=("anthropic.*",)
+    ),
     "google": Model(
         "Google Gemini, with a key or a service account",
         "POST https://generativelanguage.googleapis.com/v1beta/models/gemini:generateContent",
@@ -52,7 +55,8 @@ MODELS: dict[str, Model] = {
     "bedrock": Model(
         "Amazon Bedrock",
         "POST https://bedrock-runtime.eu-west-1.amazonaws.com/model/claude/converse",
-        patterns=("POST https://bedrock-runtime.{region}.amazonaws.com/model/**",),
+        pack="aws",
+        tools=("aws.bedrock.converse", "aws.bedrock.invoke", "aws.bedrock.count"),
     ),
     "mistral": Model(
         "Mistral",
@@ -215,7 +219,7 @@ def _main(models: Sequence[str], allow: Sequence[str]) -> str:
 
 def _model_rule(name: str) -> str:
     model = MODELS[name]
-    what = f'tool: "{model.pack}.*"' if model.pack else _match(model.patterns)
+    what = f"tool: {json.dumps(model.tools)}" if model.pack else _match(model.patterns)
     return f"\n  # The agent's model: {model.title}\n{_rule(f'model-{name}', what)}"
 
 

@@ -381,6 +381,13 @@ def test_the_model_is_reached_and_nothing_else(model: str) -> None:
     assert borderpost("rules", "test", "--rules", "new/rules").stdout == "2 tests: 2 passed\n"
 
 
+@pytest.mark.parametrize("pack", rulefiles.packs())
+def test_each_pack_is_a_beginning_by_itself(pack: str) -> None:
+    assert borderpost("init", "new", "--pack", pack).exit_code == 0
+    assert borderpost("rules", "check", "new/rules").stdout.endswith("no problems\n")
+    assert borderpost("rules", "test", "--rules", "new/rules").exit_code == 0
+
+
 def test_init_that_asks_nothing_allows_nothing() -> None:
     assert borderpost("init", "new", "--yes").exit_code == 0
     assert borderpost("rules", "check", "new/rules").exit_code == 0
