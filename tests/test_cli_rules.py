@@ -279,6 +279,19 @@ def test_an_allow_that_is_excused_is_told_as_such(tmp_path: Path) -> None:
     assert "\n├─ 1 rule is not about this call\n" in borderpost("rules", "eval", "GET https://other.example/").stdout
 
 
+def test_tools_that_share_an_address_are_counted_where_they_are_many(tmp_path: Path) -> None:
+    (tmp_path / "borderpost.yaml").write_text("version: 1\nuse: [linear]\nrules: []\n")
+    told = borderpost(
+        "rules", "eval", "POST https://api.linear.app/graphql", "--json", '{"query": "{ viewer { id } }"}'
+    )
+    assert (
+        "├─ tool linear.query, which only reads\n│  └─ 40 other tools match too: its `where` does not hold\n"
+        in told.stdout
+    )
+    few = borderpost("rules", "eval", "GET https://uploads.linear.app/a").stdout
+    assert "match too" not in few
+
+
 def test_who_asks_counts_and_monitored_rules_are_told() -> None:
     asked = ["rules", "eval", "GET https://shop.example/orders/7"]
     assert "would be refused" not in borderpost(*asked).stdout

@@ -23,6 +23,8 @@ from rules.ruleset import RuleSet
 from rules.state import State
 
 FORM = "application/x-www-form-urlencoded"
+FEW = 3
+"""So many tools that share an address are named one by one; of an API that has but one, hundreds may do."""
 
 
 class RequestError(Exception):
@@ -169,8 +171,18 @@ def plain(found: Explanation) -> dict[str, object]:
 def _tools(found: Explanation) -> Node:
     name = found.decision.tool
     effect = "writes" if found.writes else "only reads"
-    others = tuple(Node(f"{tool.name} matches too: {tool.why_not}", "dim") for tool in found.tools if tool.why_not)
-    return Node(f"tool {name}, which {effect}" if name else f"no tool names it; it {effect}", "", others)
+    others: dict[str, list[str]] = {}
+    for tool in found.tools:
+        if tool.why_not:
+            others.setdefault(tool.why_not, []).append(tool.name)
+    below = tuple(
+        Node(f"{each} too: {why_not}", "dim")
+        for why_not, names in others.items()
+        for each in (
+            [f"{tool} matches" for tool in names] if len(names) <= FEW else [f"{len(names)} other tools match"]
+        )
+    )
+    return Node(f"tool {name}, which {effect}" if name else f"no tool names it; it {effect}", "", below)
 
 
 def _rule(rule: RuleSeen, found: Explanation) -> Node:
