@@ -181,6 +181,19 @@ async def test_a_ledger_in_use_is_refused_by_name(world: Any) -> None:
         await again(here)
 
 
+async def test_of_two_proxies_on_one_ledger_fifty_twins_make_one_effect(world: Any) -> None:
+    """Row 29 of the table of duplicates: the second proxy never answers, so all twins meet the claims of the first."""
+    here = await world("version: 1\nrules: [{id: pay, match: 'POST {origin}/**', allow: true, dedupe: 1h}]\n")
+    second = Proxy(msgspec.structs.replace(here.settings, listen_port=0), read(here.settings.rules, here.directory))
+    with pytest.raises(LedgerError, match="in use by process"):
+        await second.start()
+    assert second.address == ("", 0)
+    async with here.client(timeout=30) as client:
+        answers = await asyncio.gather(*(client.post("/pay", json={"amount": 5}) for _ in range(50)))
+    assert {(got.status_code, got.content) for got in answers} == {(200, b'{"n":1}')}
+    assert len(here.upstream.hits) == 1
+
+
 async def test_beyond_loopback_without_agents_it_refuses_to_start(world: Any) -> None:
     here = await world(RULES)
     settings = msgspec.structs.replace(here.settings, listen_host="0.0.0.0", ledger=here.directory / "other.db")
