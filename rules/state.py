@@ -6,6 +6,7 @@ else writes to it, so the same changes make the same state, now or after a resta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import ClassVar, Protocol, cast
 
@@ -129,6 +130,22 @@ class Due(msgspec.Struct):
         if self.heap and self.heap[0][0] <= now_ns:
             return heappop(self.heap)[1]
         return None
+
+    def forget[Row](self, rows: dict[str, Row], now_ns: int, due_ns: Callable[[Row], int]) -> None:
+        """Drop up to two of `rows` whose time has come: as many as one change can make, and one more.
+
+        `due_ns`: until when a row counts; one that lives on is asked again then.
+        """
+        for _ in range(2):
+            key = self.pop(now_ns)
+            row = None if key is None else rows.get(key)
+            if key is None or row is None:
+                continue
+            due = due_ns(row)
+            if due > now_ns:
+                self.add(due, key)
+            else:
+                del rows[key]
 
     def set_back(self, clock: SetBack) -> None:
         """Ask when the moved moments come."""

@@ -77,7 +77,7 @@ class Circuits(msgspec.Struct):
                 circuit.pause.send(data["call"], data["until_ns"])
             elif change.op == "lost" and circuit.pause.probe == data["call"]:
                 circuit.pause.lose()
-        self._forget(data["at_ns"])
+        self.due.forget(self.rows, data["at_ns"], Circuit.due_ns)
 
     def set_back(self, clock: SetBack) -> None:
         for circuit in self.rows.values():
@@ -85,17 +85,6 @@ class Circuits(msgspec.Struct):
             if circuit.pause is not None:
                 circuit.pause.set_back(clock)
         self.due.set_back(clock)
-
-    def _forget(self, now_ns: int) -> None:
-        for _ in range(2):
-            key = self.due.pop(now_ns)
-            circuit = None if key is None else self.rows.get(key)
-            if key is None or circuit is None:
-                continue
-            if circuit.due_ns() > now_ns:
-                self.due.add(circuit.due_ns(), key)
-            else:
-                del self.rows[key]
 
 
 class Breaker(msgspec.Struct, frozen=True):

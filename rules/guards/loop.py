@@ -107,7 +107,7 @@ class Rows(msgspec.Struct):
         elif row is not None and data["call"] in row.stops:  # sent once more: others wait for what comes of it
             stop = row.stops[data["call"]]
             stop.until_ns = max(stop.until_ns, data["at_ns"] + PROBE_NS)
-        self._forget(data["at_ns"])
+        self.due.forget(self.rows, data["at_ns"], Row.due_ns)
 
     def _saw(self, row: Row, data: dict[str, Any]) -> None:
         call, result, at_ns = data["call"], data["result"], data["at_ns"]
@@ -128,17 +128,6 @@ class Rows(msgspec.Struct):
             for stop in row.stops.values():
                 stop.until_ns = clock.moved(stop.until_ns)
         self.due.set_back(clock)
-
-    def _forget(self, now_ns: int) -> None:
-        for _ in range(2):
-            key = self.due.pop(now_ns)
-            row = None if key is None else self.rows.get(key)
-            if key is None or row is None:
-                continue
-            if row.due_ns() > now_ns:
-                self.due.add(row.due_ns(), key)
-            else:
-                del self.rows[key]
 
 
 class Loop(msgspec.Struct, frozen=True):

@@ -149,6 +149,13 @@ class Fullness(msgspec.Struct, frozen=True):
         return add(self.spent, self.held)
 
 
+def _counts_until_ns(row: Row, now_ns: int) -> int:
+    """Until when `row` counts at least: while a call that holds something is on its way, nobody knows yet."""
+    if row.until_ns <= now_ns and any(not hold.unknown for hold in row.holds.values()):
+        return now_ns + 60 * SECOND_NS
+    return row.until_ns
+
+
 def _fullness(row: Row, now_ns: int) -> Fullness:
     since_ns = now_ns - row.keep_ns + 1
     if row.ends_ns:
@@ -206,7 +213,7 @@ class Budgets(msgspec.Struct):
                 del row.holds[data["call"]]
                 if change.op == "spend":
                     row.book(data["spent_ns"], Decimal(data["amount"]))
-        self._forget(data["at_ns"])
+        self.due.forget(self.rows, data["at_ns"], lambda row: _counts_until_ns(row, data["at_ns"]))
 
     def set_back(self, clock: SetBack) -> None:
         for row in self.rows.values():
@@ -216,19 +223,6 @@ class Budgets(msgspec.Struct):
             for hold in row.holds.values():
                 hold.at_ns = clock.moved(hold.at_ns)
         self.due.set_back(clock)
-
-    def _forget(self, now_ns: int) -> None:
-        for _ in range(2):
-            key = self.due.pop(now_ns)
-            row = None if key is None else self.rows.get(key)
-            if key is None or row is None:
-                continue
-            if row.until_ns > now_ns:
-                self.due.add(row.until_ns, key)
-            elif any(not hold.unknown for hold in row.holds.values()):
-                self.due.add(now_ns + 60 * SECOND_NS, key)
-            else:
-                del self.rows[key]
 
     def fullest(self, now_ns: int, most: int) -> tuple[Fullness, ...]:
         """At most so many of the budgets of which anything is used, the fullest first."""

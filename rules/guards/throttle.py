@@ -71,24 +71,13 @@ class Rows(msgspec.Struct):
             row.counter.add(rate, data["place_ns"])
         elif row is not None:
             row.counter.give_back(row.rate, data["place_ns"])
-        self._forget(data["at_ns"])
+        self.due.forget(self.rows, data["at_ns"], Row.due_ns)
 
     def set_back(self, clock: SetBack) -> None:
         for row in self.rows.values():
             row.counter.set_back(row.rate, clock)
             row.seen_ns = clock.moved(row.seen_ns)
         self.due.set_back(clock)
-
-    def _forget(self, now_ns: int) -> None:
-        for _ in range(2):
-            key = self.due.pop(now_ns)
-            row = None if key is None else self.rows.get(key)
-            if key is None or row is None:
-                continue
-            if row.due_ns() > now_ns:
-                self.due.add(row.due_ns(), key)
-            else:
-                del self.rows[key]
 
 
 class Throttle(msgspec.Struct, frozen=True, dict=True):
