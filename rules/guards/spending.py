@@ -10,8 +10,9 @@ place, no period holds more than the limit.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -28,7 +29,7 @@ IN_DOUBT = 1000
 """So many calls of unknown outcome are kept one by one; of the oldest beyond, nobody can say any more."""
 
 
-class Hold(msgspec.Struct):
+class Hold(msgspec.Struct, gc=False):
     """What one call holds. `calls`: it, and before it those of the same effect whose outcome was unknown.
 
     `at_ns`: when it was let out; with `unknown`, when it ended.
@@ -44,11 +45,14 @@ class Hold(msgspec.Struct):
         return not self.unknown or self.at_ns >= since_ns
 
 
-class Spent(msgspec.Struct, order=True):
+class Spent(msgspec.Struct, order=True, gc=False):
     """An amount that was spent at a moment."""
 
     at_ns: int
     amount: Decimal
+
+
+_when = attrgetter("at_ns")
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -122,7 +126,7 @@ class Row(msgspec.Struct):
         """Drop what counts no more."""
         self.since_ns = since_ns
         self.sum = self.spent_since(since_ns)
-        self.spent = [entry for entry in self.spent if entry.at_ns >= since_ns]
+        del self.spent[: bisect_left(self.spent, since_ns, key=_when)]
         for call_id in [one for one, hold in self.holds.items() if hold.unknown and hold.at_ns < since_ns]:
             del self.holds[call_id]
 
