@@ -53,11 +53,14 @@ class View(Protocol):
     def note(self, name: str, value: str) -> None:
         """Put on record a fact that was computed from the call, such as a fingerprint."""
 
-    def key(self, *parts: bytes) -> str:
-        """The key (hex, 32 chars) of the entry that `parts` name. A rule in monitor mode has entries of its own."""
+    def key(self, space: bytes, *parts: bytes) -> str:
+        """The key (hex, 32 chars) of the entry that `parts` name. A rule in monitor mode has entries of its own.
+
+        `space`: the parts before them that all entries of one guard have in common, framed.
+        """
 
 
-class Pass(msgspec.Struct, frozen=True):
+class Pass(msgspec.Struct, frozen=True, gc=False):
     """The guard has no objection. `changes` take effect only if the whole call goes out.
 
     `send` is set on the call in place of what its client sent there. `retry_of`: the call that it tries again;

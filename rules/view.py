@@ -11,6 +11,8 @@ from rules.fields import Field, Value
 from rules.fingerprint import fingerprint
 from rules.upstream_key import SentKey
 
+_IN_FORCE, _MONITORED = frame(b"enforce"), frame(b"monitor")
+
 
 class CallView:
     """A call as one guard of one rule sees it (`rules.guard.View`)."""
@@ -43,19 +45,20 @@ class CallView:
     def fingerprint(
         self, by: tuple[Field, ...], key: Sequence[tuple[str, Value]] | None = None, ignore: tuple[Field, ...] = ()
     ) -> str:
-        who = [(field.text, self.read(field)) for field in by]
         where = self.upstream_key
         if where is not None and where.place != "header":
             ignore += (where.field,)  # a client draws a new one for each try
-        if key is not None or any(field.place == "path" for field in by):  # what differs from rule to rule
-            return fingerprint(self.call, who, key, ignore)
-        known = self._reading.fingerprints.get((by, ignore))
-        if known is None:
-            known = self._reading.fingerprints[by, ignore] = fingerprint(self.call, who, None, ignore)
-        return known
+        known = self._reading.fingerprints.get((by, ignore)) if key is None else None
+        if known is not None:
+            return known
+        who = [(field.text, self.read(field)) for field in by]
+        made = fingerprint(self.call, who, key, ignore)
+        if key is None and not any(field.place == "path" for field in by):  # that differs from rule to rule
+            self._reading.fingerprints[by, ignore] = made
+        return made
 
     def note(self, name: str, value: str) -> None:
         self._reading.facts[name] = value
 
-    def key(self, *parts: bytes) -> str:
-        return sha256(frame(b"monitor" if self._monitored else b"enforce", *parts)).hexdigest()[:32]
+    def key(self, space: bytes, *parts: bytes) -> str:
+        return sha256((_MONITORED if self._monitored else _IN_FORCE) + space + frame(*parts)).hexdigest()[:32]

@@ -115,7 +115,7 @@ class Approve(msgspec.Struct, frozen=True):
         by = [(field.text, view.read(field)) for field in (_AGENT, _CREDENTIAL)]
         identity = fingerprint(view.call, by, None)
         view.note(f"approve.{self.rule}", identity)
-        key = view.key(b"approve", frame(self.rule.encode()), identity.encode())
+        key = view.key(frame(b"approve", frame(self.rule.encode())), identity.encode())
         cards = state.of(Cards)
         card = cards.live(key, now_ns)
         if card is None or card.state == "used":

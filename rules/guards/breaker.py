@@ -7,10 +7,12 @@ then 90 s, up to 300 s; any other answer closes it. What the API says to a call,
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.canonical import frame
 from rules.decision import Answer, Change
 from rules.guard import Pass, Refuse, Settled, Verdict, View
 from rules.guards.probe import PROBE_NS, Pause
@@ -87,7 +89,7 @@ class Circuits(msgspec.Struct):
         self.due.set_back(clock)
 
 
-class Breaker(msgspec.Struct, frozen=True):
+class Breaker(msgspec.Struct, frozen=True, dict=True):
     """The guard: `failures` in a row open the circuit of a host and a credential, for `open_ns` the first time."""
 
     verb: ClassVar[str] = "breaker"
@@ -141,10 +143,14 @@ class Breaker(msgspec.Struct, frozen=True):
     def needs_answer(self) -> bool:
         return False
 
+    @cached_property
+    def _space(self) -> bytes:
+        return frame(b"breaker", self.rule.encode())
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         call = view.call
         where = (call.host.encode(), b"%d" % call.port, call.credential.encode())
-        key = view.key(b"breaker", self.rule.encode(), *where)
+        key = view.key(self._space, *where)
         circuit = state.of(Circuits).live(key, now_ns)
         data: dict[str, Any] = {"at_ns": now_ns, "call": view.call_id}
         if circuit is None or circuit.pause is None:

@@ -141,17 +141,30 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
         return self.measure.needs_answer
 
     @cached_property
-    def _counter(self) -> bytes:
+    def _space(self) -> bytes:
         """What its counters have in common. What was spent stays true when the rule's numbers change."""
-        return frame(self.rule.encode(), self.measure.text.encode())
+        return frame(b"budget", frame(self.rule.encode(), self.measure.text.encode()))
+
+    @cached_property
+    def _low_from(self) -> Decimal:
+        return self.limit * LOW
+
+    @cached_property
+    def _limit(self) -> str:
+        return written(self.limit)
+
+    @cached_property
+    def _per(self) -> str:
+        return str(self.period)
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         amount = self.measure.estimate(view, now_ns)
         if isinstance(amount, Refuse):
             return amount
-        view.note(f"budget.{self.rule}", written(amount))
+        said = written(amount)
+        view.note(f"budget.{self.rule}", said)
         by = [(field, view.read(field)) for field in self.by]
-        key = view.key(b"budget", self._counter, named_values([(field.text, value) for field, value in by]))
+        key = view.key(self._space, named_values([(field.text, value) for field, value in by]))
         row = state.of(Budgets).rows.get(key)
         since_ns = self.period.since_ns(now_ns)
         used = add(row.spent_since(since_ns), row.held_since(since_ns)) if row is not None else ZERO
@@ -159,6 +172,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
         if retried is not None:  # the same effect, under the same key: it is paid once
             used = subtract(used, retried.amount)
             amount = max(amount, retried.amount)
+            said = written(amount)
         after = add(used, amount)
         if after > self.limit:
             return self._refuse(amount, used, row, since_ns, now_ns)
@@ -166,22 +180,22 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
         warned_ns = row.warned_ns if row is not None else 0
         who = ", ".join(_who(field, value, key) for field, value in by)
         notice = ""
-        if after >= self.limit * LOW and warned_ns <= now_ns:
+        if after >= self._low_from and warned_ns <= now_ns:
             warned_ns = until_ns
             notice = self._low(after, who)
         data: dict[str, Any] = {
             "at_ns": now_ns,
             "call": view.call_id,
             "retry_of": retried.calls[-1] if retried is not None else "",
-            "amount": written(amount),
+            "amount": said,
             "since_ns": since_ns,
             "keep_ns": self.period.longest_ns,
             "ends_ns": until_ns if isinstance(self.period, Calendar) else 0,
             "warned_ns": warned_ns,
             "who": who,
-            "limit": written(self.limit),
+            "limit": self._limit,
             "unit": self.unit,
-            "per": str(self.period),
+            "per": self._per,
         }
         return Pass((Change(self.verb, self.rule, key, "hold", data),), notice=notice)
 

@@ -9,6 +9,7 @@ What is refused takes nothing. Each lease is one call's: giving it back twice fr
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -69,7 +70,7 @@ class Leases(msgspec.Struct):
         return ()
 
 
-class Concurrency(msgspec.Struct, frozen=True):
+class Concurrency(msgspec.Struct, frozen=True, dict=True):
     """The guard: at most `most` calls per key made of the fields `by`; a call waits for a lease up to `wait_ns`."""
 
     verb: ClassVar[str] = "concurrency"
@@ -130,9 +131,13 @@ class Concurrency(msgspec.Struct, frozen=True):
     def needs_answer(self) -> bool:
         return False
 
+    @cached_property
+    def _space(self) -> bytes:
+        return frame(b"concurrency", frame(self.rule.encode()))
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         by = named_values([(field.text, view.read(field)) for field in self.by])
-        key = view.key(b"concurrency", frame(self.rule.encode()), by)
+        key = view.key(self._space, by)
         if len(state.of(Leases).rows.get(key, ())) >= self.most:
             return Wait(key, self.wait_ns, self._refuse(), WAITING) if self.wait_ns else self._refuse()
         data: dict[str, Any] = {"at_ns": now_ns, "call": view.call_id}

@@ -6,11 +6,12 @@ what ends them early in `rules.guards.endings`.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
-from rules.canonical import text_bytes
+from rules.canonical import frame, text_bytes
 from rules.decision import Change, Plain
 from rules.fields import ABSENT, Field, Value
 from rules.fingerprint import WHO
@@ -60,7 +61,7 @@ ON_UNKNOWN = ("keyed", "block", "forward")
 METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET", "HEAD", "OPTIONS")
 
 
-class Dedupe(msgspec.Struct, frozen=True):
+class Dedupe(msgspec.Struct, frozen=True, dict=True):
     """The guard. `key` is None when query and body tell calls apart.
 
     `on_unknown` is empty where the tool decides; `unknown_after_ns` is 0 where time alone does not end the doubt.
@@ -175,6 +176,14 @@ class Dedupe(msgspec.Struct, frozen=True):
     def needs_answer(self) -> bool:
         return False
 
+    @cached_property
+    def _space(self) -> bytes:
+        return frame(b"dedupe", self.rule.encode())
+
+    @cached_property
+    def _client_keys(self) -> bytes:
+        return frame(b"client-key", self.rule.encode())
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         call = view.call
         if not self.claims(call.method, view.writes):
@@ -182,7 +191,7 @@ class Dedupe(msgspec.Struct, frozen=True):
         where = view.upstream_key
         identity = view.fingerprint(self.by, self._key_values(view), self.ignore)
         view.note(f"fingerprint.{self.rule}", identity)
-        key = view.key(b"dedupe", self.rule.encode(), identity.encode())
+        key = view.key(self._space, identity.encode())
         claims = state.of(Claims)
         view.own.append(key)
         client_keys: list[str] = []
@@ -191,11 +200,8 @@ class Dedupe(msgspec.Struct, frozen=True):
             names += [(where.field.text, value) for value in sent_values(where, call) if isinstance(value, str)]
         for name, value in names:
             if value:
-                who = [
-                    text.encode()
-                    for text in (self.rule, call.agent, call.credential, call.host, name.removeprefix("header."))
-                ]
-                client_key = view.key(b"client-key", *who, text_bytes(value))
+                who = [text.encode() for text in (call.agent, call.credential, call.host, name.removeprefix("header."))]
+                client_key = view.key(self._client_keys, *who, text_bytes(value))
                 client_keys.append(client_key)
                 held = claims.by_client_key.get(client_key)
                 if held is not None and held != key and claims.live(held, now_ns) is not None:

@@ -123,7 +123,7 @@ def _meet(past: RunPast, key: str, time: Time) -> None:
             del past.met[oldest]
 
 
-class Past(msgspec.Struct, frozen=True):
+class Past(msgspec.Struct, frozen=True, gc=False):
     """What the run of one call has done, as that call sees it: without itself."""
 
     run: RunPast

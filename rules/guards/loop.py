@@ -12,10 +12,12 @@ What time alone mends is left out: refusals such as `rate-limited`, and answers 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.canonical import frame
 from rules.codes import CODES
 from rules.decision import Answer, Change, Decision, Executed, Plain
 from rules.fingerprint import WHO
@@ -51,7 +53,7 @@ LASTING = ("never", "never as is", "changed only", "with a new key")
 _KNOWN_FIRST: tuple[Executed, ...] = ("yes", "unknown", "no")
 
 
-class Seen(msgspec.Struct):
+class Seen(msgspec.Struct, gc=False):
     """A call (its fingerprint) and what came of it. `of`: the call that was answered so. Equal results are equal."""
 
     call: str
@@ -113,7 +115,8 @@ class Rows(msgspec.Struct):
         call, result, at_ns = data["call"], data["result"], data["at_ns"]
         row.within_ns = data["within_ns"]
         row.seen.append(Seen(call, result, data["error"], data["of"], data["executed"], at_ns))
-        gone = sum(each.at_ns <= at_ns - row.within_ns for each in row.seen)
+        since_ns = at_ns - row.within_ns
+        gone = sum([each.at_ns <= since_ns for each in row.seen])
         del row.seen[: max(gone, len(row.seen) - KEPT)]
         row.stops = {name: stop for name, stop in row.stops.items() if stop.until_ns + row.within_ns > at_ns}
         if call in row.stops and not data["stop"]:
@@ -130,7 +133,7 @@ class Rows(msgspec.Struct):
         self.due.set_back(clock)
 
 
-class Loop(msgspec.Struct, frozen=True):
+class Loop(msgspec.Struct, frozen=True, dict=True):
     """The guard. A limit of 0 is none. `same_read` is `same_result` for GET and HEAD."""
 
     verb: ClassVar[str] = "loop"
@@ -209,6 +212,10 @@ class Loop(msgspec.Struct, frozen=True):
     def needs_answer(self) -> bool:
         return False
 
+    @cached_property
+    def _space(self) -> bytes:
+        return frame(b"loop", self.rule.encode())
+
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         call, key = self._identity(view)
         row = state.of(Rows).rows.get(key)
@@ -268,7 +275,7 @@ class Loop(msgspec.Struct, frozen=True):
     def _identity(self, view: View) -> tuple[str, str]:
         """The call's fingerprint, and the key of its run and tool."""
         who = (view.call.agent.encode(), view.call.run.encode(), view.tool.encode())
-        return view.fingerprint(WHO)[:32], view.key(b"loop", self.rule.encode(), *who)
+        return view.fingerprint(WHO)[:32], view.key(self._space, *who)
 
     def _saw(self, row: Row | None, key: str, now: Seen, same_result: int, cycle: int) -> Change:
         """What is noted of a call that has come to its end, and which calls are stopped for it."""

@@ -114,7 +114,7 @@ class Require(msgspec.Struct, frozen=True):
                 first = first or _unreadable(field)
                 steps.append(f"Give `{field}` one plain value.")
                 continue
-            times = past.met(earlier.key(view.call, tool, known) for tool in earlier.tools)
+            times = past.met([earlier.key(view.call, tool, known) for tool in earlier.tools])
             fresh = [at_ns for at_ns in times if not earlier.within_ns or now_ns < at_ns + earlier.within_ns]
             if len(fresh) < earlier.count:
                 first = first or _missing(earlier, known, len(fresh), len(times))

@@ -154,11 +154,11 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
         return "pace" if self.rate.burst else "stamps" if self.rate.quota <= EXACT else "slices"
 
     @cached_property
-    def _counter(self) -> bytes:
+    def _space(self) -> bytes:
         """What its counters have in common. Stamps stay true when the rule's numbers change, the others do not."""
         rate = self.rate
         numbers = b"" if self._kind == "stamps" else b"%d/%d/%d" % (rate.quota, rate.window_ns, rate.burst)
-        return frame(self.rule.encode(), self._kind.encode(), numbers)
+        return frame(b"throttle", frame(self.rule.encode(), self._kind.encode(), numbers))
 
     def needs_answer(self) -> bool:
         return False
@@ -166,7 +166,7 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         rate = self.rate
         by = named_values([(field.text, view.read(field)) for field in self.by])
-        key = view.key(b"throttle", self._counter, by)
+        key = view.key(self._space, by)
         row = state.of(Rows).rows.get(key)
         wanted_ns = max(now_ns, view.not_before_ns)
         place_ns = wanted_ns
