@@ -39,7 +39,11 @@ def read_amount(value: Value) -> Decimal | None:
 
 def _read_one(value: Json | Absent) -> Decimal | None:
     found = number(value)
-    return None if found is None or found < 0 else bounded(Decimal(found))
+    if found is None or found < 0:
+        return None
+    if isinstance(found, int):
+        return Decimal(found) if found < LARGEST else LARGEST
+    return bounded(found)
 
 
 def bounded(amount: Decimal) -> Decimal:

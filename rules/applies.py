@@ -35,7 +35,7 @@ class Ambiguous(Exception):
     """The call can be read in two ways, and which one counts is not for us to guess."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, gc=False):
     """A target that matches: its pattern, and what that captured."""
 
     bindings: Bindings
@@ -51,7 +51,7 @@ ANYTHING = Target({}, None)
 """The target of a selector that names neither tool nor match."""
 
 
-class Naming(msgspec.Struct, frozen=True):
+class Naming(msgspec.Struct, frozen=True, gc=False):
     """The tool that names the call, or none; whether the call writes; the pattern by which the tool names it, and what
     that captured."""
 

@@ -20,7 +20,6 @@ order of their ids, so the order of files never matters, and of several violatio
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any, cast
 
 import msgspec
@@ -45,15 +44,10 @@ from rules.view import CallView
 from rules.where import Miss
 from rules.wording import BY_PERSON, BY_POLICY, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
 
-
-def _stage(guarding: _Guarding) -> int:
-    return guarding.guard.stage
-
-
 PASS = Pass()
 
 
-class _Guarding(msgspec.Struct):
+class _Guarding(msgspec.Struct, gc=False):
     """A guard that applies to the call: of which rule, whether that is only watched, and how it sees the call."""
 
     rule: str
@@ -253,8 +247,11 @@ class Deciding:
         notices: list[str] = []
         retry_of = ""
         send_at_ns = 0
-        for _, stage in groupby(sorted(guards, key=_stage), _stage):
-            here = list(stage)
+        stages: dict[int, list[_Guarding]] = {}
+        for each in guards:
+            stages.setdefault(each.guard.stage, []).append(each)
+        for stage in sorted(stages):
+            here = stages[stage]
             send_at_ns = max(send_at_ns, self._check(here))
             asked += here
             refusal = self._refused(here)
@@ -265,9 +262,11 @@ class Deciding:
                 if isinstance(verdict, Pass):
                     changes += verdict.changes
                     if not each.monitored:
-                        send.update({setting[:2]: setting for setting in verdict.send})
+                        for setting in verdict.send:
+                            send[setting[:2]] = setting
                         retry_of = retry_of or verdict.retry_of
-                        notices += [verdict.notice] if verdict.notice else []
+                        if verdict.notice:
+                            notices.append(verdict.notice)
                         if verdict.retried is not None:
                             for later in guards:
                                 later.view.retry_of = verdict.retry_of
@@ -350,8 +349,6 @@ class Deciding:
 
     def _refused(self, guards: Sequence[_Guarding]) -> Decision | None:
         """What the guards of one stage make of the call, unless they all let it pass."""
-        if all(isinstance(each.verdict, Pass) and not each.monitored for each in guards):
-            return None
         refused: list[tuple[str, Refuse]] = []
         waits: list[tuple[_Guarding, Wait]] = []
         replays: list[tuple[str, Replay]] = []

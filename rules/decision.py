@@ -17,7 +17,7 @@ type Plain = bool | int | str | list[Plain] | dict[str, Plain] | None
 """What an entry of the ledger may hold: JSON without floats. Decimals are written as text."""
 
 
-class Violation(msgspec.Struct, frozen=True):
+class Violation(msgspec.Struct, frozen=True, gc=False):
     """One reason for a refusal. `field` is empty where no field is to blame; `actual` and `limit` are for reading."""
 
     rule: str
@@ -38,7 +38,7 @@ class Limit(msgspec.Struct, frozen=True):
     reset_s: int
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One step of the state's fold: guard `guard` of rule `rule` does `op` to its entry `key`, with `data`.
 
     `key` is a digest (hex), never a plain value. Changes are written to the ledger and applied in its order.
@@ -67,7 +67,7 @@ type Setting = tuple[Literal["header", "query", "body"], str, str]
 """A place, a name there, and its value."""
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The answer to one call.
 
     `code` is empty for an allow, `replay` for a replay, else a key of `rules.codes.CODES`.

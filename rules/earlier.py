@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import cached_property
 from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +25,7 @@ from rules.where import Condition
 from rules.yamltree import Node
 
 
-class Earlier(msgspec.Struct, frozen=True):
+class Earlier(msgspec.Struct, frozen=True, dict=True):
     """So many calls of one of `tools`, completed not longer than `within_ns` ago (0: at any time in this run).
 
     `after`: the names and globs as the file says them; `tools`: what they mean. `same`: (field of the call that is
@@ -53,7 +54,7 @@ class Earlier(msgspec.Struct, frozen=True):
         """Does its condition say which status counts? Else only success does."""
         return self.answer is not None and any(field.place == "status" for field in self.answer.fields)
 
-    @property
+    @cached_property
     def what(self) -> bytes:
         """What is remembered of an earlier call for it. How many, how long ago, for which rule: no part of it."""
         answered = text_bytes(self.answer.describe()) if self.answer is not None else b""

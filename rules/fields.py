@@ -228,7 +228,7 @@ def read_in_value(root: object, steps: tuple[Step, ...]) -> Value:
     """What a decoded value has behind `steps`."""
     found: list[Json | Absent] = []
     ambiguous = _walk(root, steps, 0, found)
-    if all(value is ABSENT for value in found):
+    if found.count(ABSENT) == len(found):
         return ABSENT
     if ambiguous or EACH in steps:
         return Many(tuple(found), ambiguous)

@@ -24,7 +24,7 @@ class TargetId(msgspec.Struct, frozen=True):
     nth: int = 0
 
 
-class Hit(msgspec.Struct, frozen=True):
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """A pattern that the call matches. `only_denies`: in its lenient reading, which allows nothing."""
 
     target: TargetId
@@ -225,6 +225,8 @@ class _Label:
                 if node.one:
                     following.append(node.one)
             alive = following
+            if not alive:
+                return found
             for node in alive:
                 if node.below:
                     _ports(node.below, port, found)
@@ -234,4 +236,4 @@ class _Label:
 
 
 def _ports(paths: dict[int, _Path], port: int, found: list[_Path]) -> None:
-    found.extend(paths[key] for key in (port, 0) if key in paths)
+    found += [paths[key] for key in (port, 0) if key in paths]

@@ -72,7 +72,7 @@ class Test(msgspec.Struct, frozen=True):
         elif isinstance(value, list) and not strict:
             values = tuple(value) or (value,)  # many APIs take a list where they expect one value
         else:
-            values = (value,)
+            return self._passes(value, strict, affirmed)
         each = (self._passes(one, strict, affirmed) for one in values)
         return all(each) if strict else any(each)
 
