@@ -1,7 +1,8 @@
 """MCP over HTTP: an answer of the tool, with `isError`, so that the model reads it; of other methods, an error.
 
 https://modelcontextprotocol.io/specification/2025-06-18/server/tools#error-handling. JSON-RPC 2.0 wants the id of the
-request back; a notification has none and gets no answer but a status.
+request back; a notification has none and gets no answer but a status. Since 2026-07-28 a result has to say
+`resultType`; clients of earlier versions do not read it.
 """
 
 from __future__ import annotations
@@ -50,5 +51,6 @@ def _is_request(message: dict[str, Json]) -> bool:
 def _answer(message: dict[str, Json], told: Told) -> dict[str, object]:
     head = {"jsonrpc": "2.0", "id": message["id"]}
     if message["method"] == "tools/call":
-        return {**head, "result": {"content": [{"type": "text", "text": told.message}], "isError": True}}
+        said = [{"type": "text", "text": told.message}]
+        return {**head, "result": {"resultType": "complete", "content": said, "isError": True}}
     return {**head, "error": {"code": SERVER_ERROR, "message": told.message, "data": told.problem}}

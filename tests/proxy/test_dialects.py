@@ -174,6 +174,7 @@ def test_mcp_reads_a_result_of_its_tool() -> None:
     (content,) = read(reply)["result"]["content"]
     assert (read(reply)["id"], read(reply)["result"]["isError"], content["type"]) == (7, True, "text")
     assert "be patient" in content["text"]
+    assert read(reply)["result"]["resultType"] == "complete"  # since 2026-07-28 clients refuse a result without it
 
 
 def test_mcp_reads_an_error_of_other_methods() -> None:
