@@ -7,6 +7,7 @@ very last act; whatever is raised in between leaves it standing, and `layers.Str
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Coroutine
 from functools import cache
@@ -17,6 +18,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from proxy import dial
 from proxy.admission import Admission, Asked, withdrawn
 from proxy.doorman import Doorman
+from proxy.envelope import id_of, unaddressed
 from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Counted, Exchange
 from proxy.gate import SHOWN_REASON, Gate
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
@@ -25,6 +27,7 @@ from proxy.ownhost import OwnHost
 from proxy.refusal import Reply, render_failure
 from proxy.websocket import Said
 from proxy.wire.answer import read_answer_body
+from proxy.wire.coding import CodingError, decompress
 from proxy.wire.error import WireError
 from proxy.wire.events import usage_events
 from proxy.wire.placing import in_form, in_object, in_query
@@ -295,7 +298,8 @@ class Addon:
             return
         assert flow.response is not None
         events = usage_events(_headers(flow.response)) if exchange.read_answer else None
-        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if exchange.finish or exchange.read_answer else 0, events)
+        keep = exchange.finish or exchange.read_answer or _has_own_id(exchange)
+        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if keep else 0, events)
         length = _values(flow.response.headers.fields, b"content-length")
         if exchange.hold_answer and "json" in flow.response.headers.get("content-type", ""):
             return  # `layers.Stream` holds it back, unless it turns out to be too large
@@ -324,7 +328,7 @@ class Addon:
             headers=headers,
             trailers=_lowered(flow.response.trailers.fields) if flow.response.trailers else (),
             size_bytes=exchange.copy.size_bytes,
-            digest=self._hash_secret(exchange.copy.sha256.encode()),
+            digest=self._hash_secret(_digest(exchange, exchange.copy, headers).encode()),
             body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,
             usage=exchange.copy.usage,
         )
@@ -496,6 +500,24 @@ def _socket_answer(counted: Counted, reason: str) -> Answer:
         size_bytes=counted.received_bytes,
         messages=(counted.sent, counted.received),
     )
+
+
+def _has_own_id(exchange: Exchange) -> bool:
+    """Will the answer bear the id of this request? Then no other is equal to it byte for byte."""
+    return exchange.call is not None and id_of(exchange.call) is not None
+
+
+def _digest(exchange: Exchange, copy: AnswerCopy, headers: tuple[tuple[str, str], ...]) -> str:
+    """Equal for equal answers: over the bytes as they came, or without the id of the request where it can be read."""
+    body = copy.body() if _has_own_id(exchange) else None
+    if body is None:
+        return copy.sha256
+    coding = ", ".join(value for name, value in headers if name == "content-encoding")
+    try:
+        plain = decompress(body, coding or None, ANSWER_CAP_BYTES)
+    except CodingError:
+        return copy.sha256
+    return hashlib.sha256(unaddressed(plain)).hexdigest()
 
 
 def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAnswer | None:

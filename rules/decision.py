@@ -130,7 +130,8 @@ class Answer(msgspec.Struct, frozen=True):
     `headers`: the answer's (lower-case name, value) pairs, and `trailers` those that followed its body (HTTP/2).
     `size_bytes`: of its body, as it came.
     `messages`: how many went through a WebSocket, of the client and of the server.
-    `digest`: keyed hash (hex) of its body as it came, equal for equal bodies; empty when it did not arrive whole.
+    `digest`: keyed hash (hex) of its body, equal for equal bodies, whatever ids JSON-RPC gave them; empty when it did
+    not arrive whole.
     `body`: decoded where `rules.needs` asked for it and it is not too large, else of kind `unread`.
     `usage`: what a model has used, where the answer was a stream of events and told it.
     """

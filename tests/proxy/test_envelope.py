@@ -8,7 +8,7 @@ import json
 import msgspec
 import pytest
 
-from proxy.envelope import readdressed
+from proxy.envelope import readdressed, unaddressed
 from proxy.ledger.entries import StoredAnswer
 from proxy.replay import reply
 from rules.call import Call
@@ -44,6 +44,7 @@ def test_in_a_stream_the_answer_gets_the_id_and_nothing_else_does() -> None:
         (b"", asked()),
         (b"[1]", asked()),
         (b"{broken", asked()),
+        (b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 100_000 + b"]" * 100_000 + b"}", asked()),
         (b'{"id":1}', asked()),
         (b'{"jsonrpc":"2.0","id":1,"method":"roots/list"}', asked()),
         (RESULT, asked(own_id=None)),
@@ -53,6 +54,12 @@ def test_in_a_stream_the_answer_gets_the_id_and_nothing_else_does() -> None:
 )
 def test_all_else_goes_out_as_it_was_stored(body: bytes, to: Call) -> None:
     assert readdressed(body, to) == body
+
+
+@pytest.mark.parametrize("form", [b"%s", b"event: message\r\ndata: %s\r\n\r\n"])
+def test_equal_answers_are_equal_without_their_ids(form: bytes) -> None:
+    first, second, other = RESULT, RESULT.replace(b'"id":1', b'"id":"two"'), RESULT.replace(b"done", b"gone")
+    assert unaddressed(form % first) == unaddressed(form % second) != unaddressed(form % other)
 
 
 @pytest.mark.parametrize("accept", ["identity", "gzip"])

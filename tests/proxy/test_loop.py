@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import time
 from typing import Any
 
@@ -128,3 +130,37 @@ async def test_two_runs_at_the_same_time_do_not_stop_each_other(world: Any) -> N
     got = await asyncio.gather(*map(retry, urls))
     assert got == [[500] * 3 + [403] * 17] * 2
     assert len(here.upstream.hits) == 6
+
+
+MCP_RULES = """
+version: 1
+tools:
+  report: {match: {request: "POST {origin}/mcp", mcp: make_report}}
+rules:
+  - {id: work, tool: report, allow: true, loop: true}
+"""
+
+
+@pytest.mark.parametrize("form", ["application/json", "gzip", "text/event-stream"])
+async def test_an_mcp_tool_that_answers_the_same_under_every_new_id_is_stopped(world: Any, form: str) -> None:
+    here = await world(MCP_RULES)
+
+    async def respond(hit: Hit, _: asyncio.StreamWriter) -> bytes:
+        result = {"content": [{"type": "text", "text": "the report could not be made"}], "isError": True}
+        said = json.dumps({"jsonrpc": "2.0", "id": json.loads(hit.body)["id"], "result": result}).encode()
+        if form == "gzip":
+            return answer(200, gzip.compress(said), ("content-encoding", "gzip"))
+        if form == "text/event-stream":
+            streamed = answer(200, b"event: message\r\ndata: %s\r\n\r\n" % said)
+            return streamed.replace(b"application/json", b"text/event-stream")
+        return answer(200, said)
+
+    here.upstream.respond = respond
+    async with here.client() as client:
+        for number in range(8):
+            asked = {"name": "make_report", "arguments": {"month": "may"}}
+            message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": asked}
+            got = (await client.post("/mcp", json=message)).text
+    assert len(here.upstream.hits) == 5
+    assert json.loads(got)["id"] == 7
+    assert "Do not repeat this call" in json.loads(got)["result"]["content"][0]["text"]
