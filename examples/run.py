@@ -8,12 +8,15 @@ What is counted is counted by the shop. Nothing leaves this machine but the down
 
 from __future__ import annotations
 
+import argparse
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +26,18 @@ sys.path.insert(0, str(HERE.parent))
 from examples.servers import Server  # noqa: E402  this file is run as a script
 
 ENVIRONMENTS = HERE.parent / ".agents"
-RULES_ORIGIN = "http://127.0.0.1:8941"
+SHOP_IN_RULES, MCP_IN_RULES = "http://127.0.0.1:8941", "http://127.0.0.1:8942"
+TIMEOUT_S = 300
 
 AGENTS: dict[str, tuple[str, ...]] = {
-    "plain": ("requests",),
-    "openai_sdk": ("openai", "httpx"),
-    "langgraph_agent": ("langchain>=1", "langgraph", "langchain-openai", "requests"),
-    "autogen_agent": ("autogen-agentchat>=0.7", "autogen-ext[openai]", "httpx"),
-    "crewai_agent": ("crewai", "requests"),
-    "openai_agents": ("openai-agents", "httpx"),
-    "pydantic_ai_agent": ("pydantic-ai-slim[openai]", "httpx"),
+    "plain": ("requests>=2.32",),
+    "openai_sdk": ("openai>=3", "httpx>=0.28"),
+    "langgraph_agent": ("langchain>=1.5", "langchain-openai>=1.7", "requests>=2.32"),
+    "autogen_agent": ("autogen-agentchat>=0.7.5", "autogen-ext[openai]>=0.7.5", "httpx>=0.28"),
+    "crewai_agent": ("crewai>=1.15", "requests>=2.32"),
+    "openai_agents": ("openai-agents>=0.24", "httpx>=0.28"),
+    "pydantic_ai_agent": ("pydantic-ai-slim[openai]>=2", "httpx>=0.28"),
+    "mcp_agent": ("mcp>=2.3", "openai>=3", "httpx>=0.28"),
 }
 """Agent -> the packages that it needs."""
 
@@ -41,98 +46,173 @@ TASKS = {
     "twice": "Refund the charge ch_1. task: twice",
     "undefined": "Refund the charge ch_1. task: undefined",
     "order": "Refund the charge ch_1. task: order",
+    "delete": "Tidy up. task: delete",
     "retry": "Make the report of May. task: retry",
 }
 
-COUNTED = {"normal": "refunds", "twice": "refunds", "undefined": "forced", "order": "unread", "retry": "reports"}
+COUNTED = {
+    "normal": "refunds", "twice": "refunds", "undefined": "forced", "order": "unread", "delete": "deleted",
+    "retry": "reports",
+}  # fmt: skip
 """Task -> what of it the shop counts: refunds, those with a parameter that nobody defined, those of a charge that was
-not looked at, reports that were asked for."""
+not looked at, charges that were deleted, reports that were asked for."""
+
+ENDINGS = {"delete": "I may not", "retry": "I gave up"}
+"""Task -> how the agent's last words begin when it came to a sensible end; of all others, "Refunded."."""
+
+KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR")
+"""What an agent gets of the caller's environment: no keys, no proxies, no tracing."""
+
+SILENT = {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "OPENAI_AGENTS_DISABLE_TRACING": "true",
+}
+"""Some frameworks report to their makers unless they are told not to."""
 
 
 @dataclass(frozen=True)
 class Ran:
-    """One run of an agent: its last words, what reached the shop, and how it ended."""
+    """One run of an agent: its last words, what reached the shop, how it ended, and the hosts that it called, as far as
+    they are on record."""
 
     words: str
     counts: Mapping[str, int]
     code: int
     errors: str
+    hosts: frozenset[str] = frozenset()
 
 
 def run_agent(python: Path, agent: str, task: str, *, behind: bool, borderpost: Path) -> Ran:
     """Run `agent` with `python` on `task`, as it is or behind Borderpost."""
     server = Server()
     server.begin()
-    environment = {
-        **os.environ,
-        "OPENAI_BASE_URL": f"{server.origin}/v1",
-        "OPENAI_API_KEY": "none-is-needed",
-        "SHOP_URL": server.origin,
-        "CREWAI_DISABLE_TELEMETRY": "true",
-        "OTEL_SDK_DISABLED": "true",
-    }
-    command = [str(python), str(HERE / "agents" / f"{agent}.py"), TASKS[task]]
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, mcp_server(python, agent, server.origin) as mcp_origin:
+        environment = {
+            **{name: os.environ[name] for name in KEPT if name in os.environ},
+            **SILENT,
+            "HOME": directory,
+            "MCP_URL": f"{mcp_origin}/mcp",
+            "OPENAI_BASE_URL": f"{server.origin}/v1",
+            "OPENAI_API_KEY": "none-is-needed",
+            "SHOP_URL": server.origin,
+        }
+        command = [str(python), str(HERE / "agents" / f"{agent}.py"), TASKS[task]]
+        ledger = Path(directory, "ledger.db")
         if behind:
             rules = Path(directory, "rules.yaml")
-            rules.write_text((HERE / "rules.yaml").read_text().replace(RULES_ORIGIN, server.origin))
-            places = ["--rules", str(rules), "--ledger", f"{directory}/ledger.db", "--confdir", f"{directory}/confdir"]
+            written = (HERE / "rules.yaml").read_text()
+            rules.write_text(written.replace(SHOP_IN_RULES, server.origin).replace(MCP_IN_RULES, mcp_origin))
+            places = ["--rules", str(rules), "--ledger", str(ledger), "--confdir", f"{directory}/confdir"]
             command = [str(borderpost), *places, "run", "--", *command]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        try:
+            done = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S,
+                check=False,
+            )  # fmt: skip
+            code, said, errors = done.returncode, done.stdout.strip().splitlines(), done.stderr
+        except subprocess.TimeoutExpired:
+            code, said, errors = 124, [], f"it did not end within {TIMEOUT_S} s"
+        hosts = hosts_on(ledger) if behind else frozenset()
     server.shutdown()
     server.server_close()
-    lines = done.stdout.strip().splitlines()
-    return Ran(lines[-1] if lines else "", dict(server.counts), done.returncode, done.stderr)
+    return Ran(said[-1] if said else "", dict(server.counts), code, errors, hosts)
 
 
-def environment_of(agent: str) -> Path:
-    """The Python of the environment that `agent` runs in; made when it is not there yet."""
-    directory = ENVIRONMENTS / agent
-    python = directory / "bin" / "python"
-    ready = directory / "ready"
-    if not ready.exists():
-        print(f"installing what {agent} needs", file=sys.stderr)
-        venv.create(directory, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *AGENTS[agent]], check=True)
-        ready.touch()
-    return python
+@contextmanager
+def mcp_server(python: Path, agent: str, shop: str) -> Iterator[str]:
+    """The origin of the shop's MCP server, for the agent that uses one. It runs beside the shop, not with the agent."""
+    if agent != "mcp_agent":
+        yield MCP_IN_RULES
+        return
+    command = [str(python), str(HERE / "mcp_shop.py")]
+    with subprocess.Popen(command, env={"SHOP_URL": shop}, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.terminate()
 
 
-def main(chosen: Iterable[str]) -> int:
-    """Run the chosen agents and print the table. 0 when each of them did the right thing behind Borderpost."""
-    borderpost = Path(sys.executable).with_name("borderpost")
-    print(f"{'':20}" + "".join(f"{task:>18}" for task in TASKS))
-    failed = 0
-    for agent in chosen:
-        python = environment_of(agent)
-        cells = []
-        for task in TASKS:
-            alone = run_agent(python, agent, task, behind=False, borderpost=borderpost)
-            behind = run_agent(python, agent, task, behind=True, borderpost=borderpost)
-            problem = problem_of(task, behind)
-            failed += bool(problem)
-            if problem:
-                print(f"{agent}, {task}: {problem}\n{behind.words}\n{behind.errors[-2000:]}", file=sys.stderr)
-            what = COUNTED[task]
-            cells.append(f"{alone.counts.get(what, 0)} -> {behind.counts.get(what, 0)}{'' if not problem else ' !'}")
-        print(f"{agent:20}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
-    return 1 if failed else 0
+def hosts_on(ledger: Path) -> frozenset[str]:
+    """Every host that was called, whether the call was let out or not."""
+    with closing(sqlite3.connect(ledger)) as store:
+        return frozenset(host for (host,) in store.execute("SELECT DISTINCT host FROM calls"))
 
 
 def problem_of(task: str, ran: Ran) -> str:
     """What is wrong with a run behind Borderpost; empty when nothing is."""
-    if ran.code:
-        return f"it ended with {ran.code}"
     refunds = ran.counts.get("refunds", 0)
-    if task == "retry":
-        if ran.counts.get("reports", 0) > 3 or not ran.words.startswith("I gave up"):
-            return "it tried for ever"
-    elif refunds != 1 or ran.counts.get("forced", 0) or ran.counts.get("unread", 0):
+    if ran.code:
+        return f"it ended with exit code {ran.code}"
+    if strange := ran.hosts - {"127.0.0.1"}:
+        return f"it called {', '.join(sorted(strange))}"
+    if ran.counts.get("forced", 0) or ran.counts.get("unread", 0) or ran.counts.get("deleted", 0):
+        return "the mistake reached the shop"
+    if ran.counts.get("reports", 0) > 3:
+        return "it tried for ever"
+    if refunds != (task not in ENDINGS):
         return f"{refunds} refunds reached the shop"
-    elif not ran.words.startswith("Refunded."):
-        return "it ended with no sensible answer"
+    if not ran.words.startswith(ENDINGS.get(task, "Refunded.")):
+        return "it came to no sensible end"
     return ""
 
 
+def environment_of(agent: str) -> Path:
+    """The Python of the environment that `agent` runs in; made when it is not there yet, or for other packages.
+
+    Raises subprocess.CalledProcessError when the packages cannot be installed.
+    """
+    directory = ENVIRONMENTS / agent
+    python = directory / "bin" / "python"
+    installed = directory / "installed"
+    wanted = "\n".join(AGENTS[agent])
+    if not installed.exists() or installed.read_text() != wanted:
+        print(f"installing {', '.join(AGENTS[agent])}", file=sys.stderr)
+        venv.create(directory, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        subprocess.run([*pip, *AGENTS[agent]], check=True)
+        installed.write_text(wanted)
+    return python
+
+
+def run_all(agent: str, borderpost: Path) -> list[str]:
+    """Print the line of `agent` in the table, cell by cell; what went wrong with it behind Borderpost."""
+    try:
+        python = environment_of(agent)
+    except subprocess.CalledProcessError:
+        return [f"{agent}: its packages cannot be installed with Python {sys.version.partition(' ')[0]}"]
+    problems = []
+    print(f"{agent:18}", end="", flush=True)
+    for task, what in COUNTED.items():
+        alone = run_agent(python, agent, task, behind=False, borderpost=borderpost)
+        behind = run_agent(python, agent, task, behind=True, borderpost=borderpost)
+        if problem := problem_of(task, behind):
+            problems.append(f"{agent}, {task}: {problem}\n{behind.words}\n{behind.errors[-2000:]}")
+        without, within = (f"{ran.counts.get(what, 0)}{'*' if ran.code else ''}" for ran in (alone, behind))
+        print(f"{f'{without} -> {within}':>13}", end="", flush=True)
+    print(flush=True)
+    return problems
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Run the chosen agents and print the table. 0 when each of them did the right thing behind Borderpost."""
+    parser = argparse.ArgumentParser(description="Agents of real frameworks, without and with Borderpost.")
+    parser.add_argument("agents", nargs="*", default=list(AGENTS), metavar="AGENT", help=", ".join(AGENTS))
+    chosen = parser.parse_args(list(arguments)).agents
+    if unknown := [agent for agent in chosen if agent not in AGENTS]:
+        parser.error(f"there is no agent `{unknown[0]}`; there are {', '.join(AGENTS)}")
+    borderpost = Path(sys.executable).with_name("borderpost")
+    if not borderpost.exists():
+        parser.error(f"`borderpost` is not installed beside {sys.executable}; `make agents` sees to that")
+    print("What reached the shop: without Borderpost -> with it (*: the agent itself ended with an error)\n")
+    print(f"{'':18}" + "".join(f"{task:>13}" for task in TASKS))
+    print(f"{'':18}" + "".join(f"{f'({what})':>13}" for what in COUNTED.values()), flush=True)
+    problems = [problem for agent in chosen for problem in run_all(agent, borderpost)]
+    for problem in problems:
+        print(f"\n{problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or AGENTS))
+    sys.exit(main(sys.argv[1:]))

@@ -9,21 +9,38 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 PATIENCE = 40
 """So often the model tries what fails, if nothing but its own patience ends it."""
 
-CHARGE = {"method": "GET", "path": "/v1/charges/ch_1", "fields": ""}
-REFUND = {"method": "POST", "path": "/v1/refunds", "fields": '{"charge": "ch_1", "amount": 500}'}
-FORCED = {"method": "POST", "path": "/v1/refunds", "fields": '{"charge": "ch_1", "amount": 500, "force": true}'}
-REPORT = {"method": "POST", "path": "/v1/reports", "fields": '{"month": "may"}'}
 
-type Step = dict[str, str] | str
-"""The arguments of a call of the tool, or the last words."""
+class Do(NamedTuple):
+    """A step: what the model wants to have done. Agents with tools for it are told to call that tool, agents with one
+    tool for the whole API to send the request."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+CHARGE = Do("read_charge", {"charge": "ch_1"})
+REFUND = Do("refund", {"charge": "ch_1", "amount": 500})
+FORCED = Do("refund", {"charge": "ch_1", "amount": 500, "force": True})
+REPORT = Do("make_report", {"month": "may"})
+DELETE = Do("delete_charge", {"charge": "ch_1"})
+
+ROUTES = {
+    "read_charge": ("GET", "/v1/charges/{charge}"),
+    "refund": ("POST", "/v1/refunds"),
+    "make_report": ("POST", "/v1/reports"),
+    "delete_charge": ("DELETE", "/v1/charges/{charge}"),
+}
+
+type Step = Do | str
+"""What to do next, or the last words."""
 
 
 def normal(told: list[str]) -> Step:
@@ -40,14 +57,14 @@ def undefined(told: list[str]) -> Step:
     """A parameter is invented. If somebody says so, it is left out."""
     if len(told) < 2:
         return [CHARGE, FORCED][len(told)]
-    return REFUND if len(told) == 2 and told[1].startswith("4") and "force" in told[1] else f"Refunded. {told[-1]}"
+    return REFUND if len(told) == 2 and refused(told[1]) and "force" in told[1] else f"Refunded. {told[-1]}"
 
 
 def order(told: list[str]) -> Step:
     """The refund comes first. If somebody says what has to come before it, that is done."""
     if not told:
         return REFUND
-    if told[0].startswith("4") and len(told) < 3:
+    if refused(told[0]) and len(told) < 3:
         return [CHARGE, REFUND][len(told) - 1]
     return f"Refunded. {told[-1]}"
 
@@ -59,8 +76,20 @@ def retry(told: list[str]) -> Step:
     return REPORT if len(told) < PATIENCE else f"I gave up: {told[-1]}"
 
 
+def delete(told: list[str]) -> Step:
+    """What nobody asked for is deleted. If somebody says that it may not be, that is passed on."""
+    if not told:
+        return DELETE
+    return f"I may not: {told[0]}" if refused(told[0]) else f"Deleted. {told[0]}"
+
+
+def refused(answer: str) -> bool:
+    """Whether the answer says in so many words that nothing came of the call."""
+    return "othing was executed" in answer
+
+
 SCRIPTS: dict[str, Callable[[list[str]], Step]] = {
-    "normal": normal, "twice": twice, "undefined": undefined, "order": order, "retry": retry,
+    "normal": normal, "twice": twice, "undefined": undefined, "order": order, "retry": retry, "delete": delete,
 }  # fmt: skip
 """The word in the task -> what the model does."""
 
@@ -104,6 +133,11 @@ class Handler(BaseHTTPRequestHandler):
             self.server.counts["reads"] += 1
             self.server.read.add(path.rpartition("/")[2])
         self._answer(200, {"id": path.rpartition("/")[2], "amount": 500, "paid": True})
+
+    def do_DELETE(self) -> None:
+        """Charges, gone for good."""
+        self.server.counts["deleted"] += 1
+        self._answer(200, {"id": self.path.rpartition("/")[2], "deleted": True})
 
     def do_POST(self) -> None:
         """Refunds, reports, and what the model says."""
@@ -175,17 +209,22 @@ def _frame(asked: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _message(step: Step, number: int, asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """What the model says: a call of the one tool that it was given, or its last words."""
+    """What the model says: a call of a tool that it was given, or its last words."""
     if isinstance(step, str):
         return {"role": "assistant", "content": step}, "stop"
-    (tool,) = _tools(asked)
-    function = {"name": tool, "arguments": json.dumps(step)}
+    tool, arguments = _as_called(step, [tool["function"]["name"] for tool in asked["tools"]])
+    function = {"name": tool, "arguments": json.dumps(arguments)}
     call = {"id": f"call_{number}", "type": "function", "function": function}
     return {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
 
 
-def _tools(asked: dict[str, Any]) -> Iterator[str]:
-    yield from (tool["function"]["name"] for tool in asked.get("tools", ()))
+def _as_called(do: Do, offered: list[str]) -> tuple[str, dict[str, Any]]:
+    if do.tool in offered:
+        return do
+    (tool,) = offered
+    method, path = ROUTES[do.tool]
+    fields = json.dumps(do.arguments) if method == "POST" else ""
+    return tool, {"method": method, "path": path.format(**do.arguments), "fields": fields}
 
 
 def _text(message: dict[str, Any]) -> str:

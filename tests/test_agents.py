@@ -23,7 +23,7 @@ def load_runner() -> Any:
 
 
 RUNNER = load_runner()
-ALONE = {"normal": 1, "twice": 2, "undefined": 1, "order": 1, "retry": 40}
+ALONE = {"normal": 1, "twice": 2, "undefined": 1, "order": 1, "delete": 1, "retry": 40}
 """What reaches the shop without Borderpost, by task: `examples.run.COUNTED` says of what."""
 
 
@@ -44,3 +44,26 @@ def test_every_agent_has_its_file() -> None:
 def test_no_agent_knows_of_borderpost() -> None:
     for path in (ROOT / "examples" / "agents").glob("*.py"):
         assert "borderpost" not in path.read_text().lower()
+
+
+def test_an_agent_that_is_not_there_is_named_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        RUNNER.main(["plain", "langgraf"])
+    assert ended.value.code == 2
+    assert f"there is no agent `langgraf`; there are {', '.join(RUNNER.AGENTS)}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ran", "problem"),
+    [
+        ({"words": "Refunded. 200"}, ""),
+        ({"code": 1}, "it ended with exit code 1"),
+        ({"counts": {"refunds": 2}}, "2 refunds reached the shop"),
+        ({"counts": {"refunds": 1, "forced": 1}}, "the mistake reached the shop"),
+        ({"words": "It went wrong."}, "it came to no sensible end"),
+        ({"hosts": frozenset({"127.0.0.1", "telemetry.example.com"})}, "it called telemetry.example.com"),
+    ],
+)
+def test_what_went_wrong_behind_borderpost_is_said(ran: dict[str, Any], problem: str) -> None:
+    good = {"words": "Refunded.", "counts": {"refunds": 1}, "code": 0, "errors": "", "hosts": frozenset({"127.0.0.1"})}
+    assert RUNNER.problem_of("twice", RUNNER.Ran(**(good | ran))) == problem

@@ -30,8 +30,9 @@ async def call_api(method: str, path: str, fields: str) -> str:
 
 async def run(task: str) -> str:
     model = OpenAIChatCompletionClient(model="scripted", model_info=CAPABLE)
-    agent = AssistantAgent("support", model, tools=[call_api], max_tool_iterations=100, reflect_on_tool_use=False)
+    agent = AssistantAgent("support", model_client=model, tools=[call_api], max_tool_iterations=100)
     done = await agent.run(task=task)
+    await model.close()
     return str(done.messages[-1].content)
 
 

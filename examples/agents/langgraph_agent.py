@@ -8,7 +8,7 @@ import sys
 
 import requests
 from langchain.agents import create_agent
-from langchain_core.tools import tool
+from langchain.tools import tool
 from langchain_openai import ChatOpenAI
 
 SHOP = os.environ["SHOP_URL"]
@@ -22,8 +22,8 @@ def call_api(method: str, path: str, fields: str) -> str:
 
 
 def run(task: str) -> str:
-    agent = create_agent(ChatOpenAI(model="scripted", streaming=True), [call_api])
-    done = agent.invoke({"messages": [("user", task)]}, {"recursion_limit": 200})
+    agent = create_agent(ChatOpenAI(model="scripted", streaming=True), tools=[call_api])
+    done = agent.invoke({"messages": [{"role": "user", "content": task}]}, {"recursion_limit": 200})
     return str(done["messages"][-1].content)
 
 

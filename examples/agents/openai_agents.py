@@ -7,11 +7,10 @@ import os
 import sys
 
 import httpx
-from agents import Agent, Runner, function_tool, set_default_openai_api, set_tracing_disabled
+from agents import Agent, Runner, function_tool, set_default_openai_api
 
 SHOP = os.environ["SHOP_URL"]
 set_default_openai_api("chat_completions")
-set_tracing_disabled(True)
 
 
 @function_tool
