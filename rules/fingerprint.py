@@ -1,8 +1,9 @@
 """The fingerprint: two calls have the same one exactly when they ask for the same side effect.
 
 It is SHA-256 over a version, who asks (`by`), method, scheme, host, port, path, and what is asked: the fields under
-`key:`, or else query, media type and body in canonical form. Headers do not count unless `key:` names them: SDKs draw
-a fresh `Idempotency-Key` for every call, and trace ids, dates, user agents and lengths say nothing about the effect.
+`key:`, or else query, media type and body in canonical form. Headers do not count unless `key:` names them or they say
+which operation is asked for (`OPERATIONS`): SDKs draw a fresh `Idempotency-Key` for every call, and trace ids, dates,
+user agents and lengths say nothing about the effect.
 Every part has its length before it, so no two calls share bytes by accident.
 """
 
@@ -24,6 +25,9 @@ VERSION = b"borderpost-fingerprint-1"
 SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-token", "x-amz-expires"})
 """Query parameters that differ between two signings of the same call (AWS SigV4 query signing)."""
 
+
+OPERATIONS = ("soapaction", "x-amz-target")
+"""Headers by which APIs with one path for everything tell what is to be done: `DynamoDB_20120810.DeleteItem`."""
 
 WHO = (Field("agent", "agent"), Field("credential", "credential"))
 """Whose repetition of a call is one, unless a rule says so: the same agent's, with the same credential."""
@@ -58,6 +62,7 @@ def fingerprint(
     `ignore`. With None the body has to be decoded.
     """
     asked = _whole(call, ignore) if key is None else b"key:" + named_values(key)
+    operation = [text_bytes(part) for pair in call.headers if pair[0] in OPERATIONS for part in pair]
     return sha256(
         frame(
             VERSION,
@@ -68,6 +73,7 @@ def fingerprint(
             b"%d" % call.port,
             frame(*[text_bytes(segment) for segment in call.segments]),
             asked,
+            *operation,
         )
     ).hexdigest()
 

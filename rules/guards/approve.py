@@ -17,7 +17,7 @@ import msgspec
 from rules.canonical import frame
 from rules.decision import Change
 from rules.fields import Field
-from rules.fingerprint import fingerprint
+from rules.fingerprint import WHO
 from rules.guard import Pass, Refuse, Settled, Verdict, View, Wait
 from rules.guards.cards import Card, Cards
 from rules.guards.patience import patience_ns
@@ -35,7 +35,6 @@ MOST_QUESTIONS = 1000
 
 TICKET_DIGITS = 8
 
-_AGENT, _CREDENTIAL = Field("agent", "agent"), Field("credential", "credential")
 _BODY = Field("body", "body")
 _USER_AGENT = Field("header.user-agent", "header", ("user-agent",))
 
@@ -112,8 +111,7 @@ class Approve(msgspec.Struct, frozen=True):
         return False
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
-        by = [(field.text, view.read(field)) for field in (_AGENT, _CREDENTIAL)]
-        identity = fingerprint(view.call, by, None)
+        identity = view.fingerprint(WHO)
         view.note(f"approve.{self.rule}", identity)
         key = view.key(frame(b"approve", frame(self.rule.encode())), identity.encode())
         cards = state.of(Cards)

@@ -41,6 +41,10 @@ STEPS: dict[tuple[str, str], str] = {
 """
 
 
+SLACK = 64
+"""When so many more moments than twice as many as cards are noted, those of cards that are gone are dropped."""
+
+
 class Card(msgspec.Struct):
     """One card. `call`: the one that was held for it first, then the one that uses the grant.
 
@@ -146,6 +150,8 @@ class Cards(msgspec.Struct):
 
     def _forget(self, now_ns: int) -> None:
         """Drop up to two cards whose time is over: as many as one change can make, and one more."""
+        if len(self.due.heap) > 2 * len(self.cards) + SLACK:
+            self.due.rebuild([(card.until_ns, key) for key, card in self.cards.items()])
         for _ in range(2):
             key = self.due.pop(now_ns)
             card = None if key is None else self.cards.get(key)

@@ -14,7 +14,7 @@ from rules.decide import abandon, deserted, resolve, said
 from rules.decision import Answer, Change, Decision
 from rules.guards import approve
 from rules.guards.approve import Approve
-from rules.guards.cards import STEPS, Cards
+from rules.guards.cards import SLACK, STEPS, Cards
 from rules.guards.patience import LONGEST_NS, UNKNOWN_NS, patience_ns
 from rules.needs import needs
 from rules.problems import RuleFileError
@@ -136,6 +136,7 @@ OTHERS = {
     "path": {"path": "/other", "segments": ("other",)},
     "query": {"query": (("force", "1"),)},
     "body": {"body": call(body='{"charge": "ch_1", "amount": 9001}').body},
+    "operation": {"headers": (("x-amz-target", "DynamoDB_20120810.DeleteItem"),)},
 }
 
 
@@ -161,6 +162,19 @@ def test_a_grant_is_for_the_same_call_however_it_is_written(same: dict[str, Any]
     made = world()
     says(made, held(made))
     assert made.do(msgspec.structs.replace(REFUND, **same)) == "allow"
+
+
+def test_a_grant_is_for_the_same_call_whatever_key_its_client_draws_for_the_api() -> None:
+    made = World(
+        """
+tools:
+  pay: {match: "POST https://api.example.com/**", upstream_key: {body: key}}
+rules:
+  - {id: large, tool: pay, allow: true, approve: true}
+"""
+    )
+    says(made, held(made, call(body='{"amount": 1, "key": "first"}')))
+    assert made.do(call(body='{"amount": 1, "key": "second"}')) == "allow"
 
 
 def test_a_grant_is_decided_again_like_any_call() -> None:
@@ -410,6 +424,18 @@ def test_cards_are_forgotten_when_their_time_is_over() -> None:
         held(made, call(body=f'{{"n": {n}}}'), at=n)
     cards = made.state.of(Cards)
     assert len(cards.cards) == len(cards.by_id) <= 62
+    assert made.refold() == made.state
+
+
+def test_who_asks_and_leaves_again_and_again_leaves_nothing_behind() -> None:
+    made = world("{expires: 7d}")
+    for n in range(500):
+        made.ask(call(body=f'{{"n": {n}}}'), at=n)
+        (key,) = made.state.of(Cards).cards
+        made.record(deserted(made.state, [("approve", key)], made.at_ns))
+    cards = made.state.of(Cards)
+    assert (len(cards.cards), len(cards.by_id)) == (0, 0)
+    assert len(cards.due.heap) <= SLACK
     assert made.refold() == made.state
 
 

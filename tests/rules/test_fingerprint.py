@@ -64,6 +64,8 @@ DIFFERENT: list[tuple[str, dict[str, Any]]] = [
     ("a text for a number", {"body": body('{"amount": "100", "items": [1, 2], "meta": {"ts": 1}}')}),
     ("another media type", {"body": msgspec.structs.replace(BASE.body, media_type="application/vnd.api+json")}),
     ("a form that says the same", {"body": form_body(("amount", "100"))}),
+    ("another operation at the same path", {"headers": (("x-amz-target", "DynamoDB_20120810.DeleteItem"),)}),
+    ("another SOAP action", {"headers": (("soapaction", '"urn:delete"'),)}),
 ]
 
 
