@@ -24,7 +24,7 @@ from proxy.gate import SHOWN_REASON, Gate
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.ownhost import OwnHost
-from proxy.refusal import Reply, render_failure
+from proxy.refusal import Reply, readable, render_failure
 from proxy.websocket import Said
 from proxy.wire.answer import read_answer_body
 from proxy.wire.coding import CodingError, decompress
@@ -43,7 +43,7 @@ from proxy.wire.request import (
     with_credential,
 )
 from rules import decide
-from rules.call import UNREAD_BODY, Call
+from rules.call import UNREAD_BODY, BodyKind, Call
 from rules.decision import Answer, Setting
 from rules.needs import needs as needs_of
 from rules.pattern import MESSAGE
@@ -249,7 +249,7 @@ class Addon:
             self._settle(flow.client_conn.id, exchange, admission, withdrawn("its client left"), None)
             return exchange.refusal
         try:
-            _set(flow.request, admission.decision.send)
+            _set(flow.request, call.body.kind, admission.decision.send)
         except BaseException:
             self._settle(flow.client_conn.id, exchange, admission, withdrawn("an error of ours"), None)
             raise
@@ -388,7 +388,8 @@ class Addon:
         if exchange is None or exchange.admission is None:
             return
         try:
-            said.refusal = await self._decide_message(exchange, exchange.admission, said.content)
+            refusal = await self._decide_message(exchange, exchange.admission, said.content)
+            said.refusal = None if refusal is None else readable(refusal, 300)
         except Exception:
             log.exception("a message was refused, because of an error of ours")
 
@@ -544,8 +545,8 @@ def _show_failure(response: http.Response, status: int) -> None:
     response.status_code, response.data.reason = status, SHOWN_REASON if not response.is_http2 else b""
 
 
-def _set(request: http.Request, settings: tuple[Setting, ...]) -> None:
-    """Set what the decision adds to the request, in place of whatever the client sent there."""
+def _set(request: http.Request, kind: BodyKind, settings: tuple[Setting, ...]) -> None:
+    """Set what the decision adds to the request, whose body reads as `kind`, in place of what the client sent there."""
     for place, name, value in settings:
         if place == "header":
             request.headers[name.lower() if request.is_http2 else name] = value
@@ -553,8 +554,7 @@ def _set(request: http.Request, settings: tuple[Setting, ...]) -> None:
             request.data.path = in_query(request.data.path, name, value)
         else:
             raw = request.raw_content or b""
-            form = "x-www-form-urlencoded" in request.headers.get("content-type", "").lower()
-            request.raw_content = raw = (in_form if form else in_object)(raw, name, value)
+            request.raw_content = raw = (in_form if kind == "form" else in_object)(raw, name, value)
             if "content-length" in request.headers:
                 request.headers["content-length"] = str(len(raw))
 

@@ -20,6 +20,7 @@ from rules.call import Call, Json
 from rules.canonical import frame
 from rules.decision import Setting
 from rules.fields import Field
+from rules.pattern import MESSAGE
 from rules.units import SECOND_NS
 
 type Place = Literal["header", "query", "body"]
@@ -100,6 +101,8 @@ def sent_values(where: UpstreamKey | SentKey, call: Call) -> list[Json]:
 
 def obstacle(key: SentKey, call: Call) -> str:
     """Why `key` cannot be put into `call`, such as `its body is no JSON object or form`; empty when it can."""
+    if call.method == MESSAGE:
+        return "it is a message in a WebSocket"
     if key.place == "header" or sent_values(key, call) == [key.value]:
         return ""
     if (call.header("authorization") or "").startswith("AWS4-"):

@@ -121,6 +121,17 @@ async def test_a_form_carries_it(world: Any) -> None:
     ]
 
 
+async def test_a_body_that_reads_as_json_is_no_form_whatever_else_its_media_type_says(world: Any) -> None:
+    here = await world(RULES)
+    bank = Bank(here, of_json())
+    headers = {"Content-Type": "application/json; also=x-www-form-urlencoded"}
+    async with here.client() as client:
+        got = [await client.post("/pay", content=b'{"a":1}', headers=headers) for _ in range(2)]
+    assert [each.status_code for each in got] == [502, 200]
+    (key,) = bank.acts
+    assert {hit.body for hit in here.upstream.hits} == {b'{"idempotency_key":"%b","a":1}' % key.encode()}
+
+
 async def test_a_query_carries_it(world: Any) -> None:
     here = await world(RULES)
     bank = Bank(here, lambda hit: parse_qs(urlsplit(hit.target).query)["requestId"][0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rules.call import Body, Call
 from rules.decision import Decision
 from rules.problems import RuleFileError
-from rules.upstream_key import LONGEST_KEY, RETENTION_NS, Place, SentKey, UpstreamKey, first_key, obstacle
+from rules.upstream_key import LONGEST_KEY, PLACES, RETENTION_NS, Place, SentKey, UpstreamKey, first_key, obstacle
 from tests.rules.world import LOST, OK, World, answered, call, form_body, rules
 
 WHERE = UpstreamKey("X-Key")
@@ -127,6 +127,12 @@ def test_what_is_in_the_way_of_a_key_in_the_body(asked: Call, why_not: str) -> N
     in_the_query = "it is signed as a whole" if "signed" in why_not else ""
     assert obstacle(SentKey("k", "v", 0, "query"), asked) == in_the_query
     assert obstacle(SentKey("k", "v", 0), asked) == ""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_message_in_a_websocket_carries_no_key(place: Place) -> None:
+    asked = call("MESSAGE", body='{"k": "v"}', scheme="wss")
+    assert obstacle(SentKey("k", "v", 0, place), asked) == "it is a message in a WebSocket"
 
 
 RULES = """
