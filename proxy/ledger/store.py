@@ -213,10 +213,13 @@ class Ledger:
         entry = self._redactor.entry(entry)
         seq = self._queue(entry, answer)
         self._unsealed_ns = self._unsealed_ns or entry.at_ns
-        if seq - self._sealed_seq >= SEAL_ENTRIES:
-            self.checkpoint(entry.at_ns)
-        else:
-            self.checkpoint_if_due(entry.at_ns)
+        with contextlib.suppress(
+            LedgerError
+        ):  # `entry` is queued, whatever becomes of the seal: the next one has it, too
+            if seq - self._sealed_seq >= SEAL_ENTRIES:
+                self.checkpoint(entry.at_ns)
+            else:
+                self.checkpoint_if_due(entry.at_ns)
         return seq
 
     def checkpoint(self, at_ns: int) -> int:

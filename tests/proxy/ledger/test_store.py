@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from proxy.confdir import Confdir
+from proxy.ledger import store
 from proxy.ledger.entries import CheckpointEntry, Entry, LedgerError, StoredAnswer
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
@@ -118,6 +119,19 @@ async def test_totals_agree_with_the_entries(tmp_path: Path) -> None:
     assert [key for key, _ in counted] == ["allow", "deny"]
     by_code = read_elsewhere(ledger.path, "SELECT code, calls FROM codes")
     assert by_code == [["policy-denied", counted[1][1]]]
+
+
+async def test_what_is_queued_counts_as_that_though_its_seal_is_not(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_slow(*_: object) -> int:
+        raise LedgerError("the disk is too slow")
+
+    monkeypatch.setattr(Ledger, "checkpoint", too_slow)
+    monkeypatch.setattr(store, "SEAL_ENTRIES", 1)
+    seq = ledger.append(boot())
+    await ledger.durable(seq)
+    assert read_elsewhere(ledger.path, f"SELECT kind FROM entries WHERE seq = {seq}") == [["boot"]]
 
 
 async def test_a_closed_ledger_takes_nothing(tmp_path: Path) -> None:
