@@ -111,6 +111,7 @@ class Gate:
         entry = CommandEntry(self.clock.now_ns(), "recover", by, {"problem": self._ledger.failed})
         if not self._ledger.failed or not await asyncio.to_thread(self._ledger.mend, entry):
             return False
+        self.unrecorded.durable(self._ledger.durable_seq - 1)  # the last is `entry`, in place of what was lost
         memory = await asyncio.to_thread(self.snapshots.recall)
         self._state, unsettled = memory.state, memory.unsettled
         self.clock.advance(memory.last_ns)  # it may have been set back, and that not recorded
@@ -123,6 +124,7 @@ class Gate:
             if admission.call_id in unsettled:
                 self.settle(admission, withdrawn("its decision seemed not to be recorded"))
         self._lost.clear()
+        self.unrecorded.lost()
         self.tell_unrecorded(by)
         self._room.call_all()
         return True
@@ -322,14 +324,16 @@ class Gate:
 
         While it is not, say so.
         """
+        if not self._ledger.failed:
+            self.unrecorded.durable(self._ledger.durable_seq)
         owed = self.unrecorded.owed
         if not owed:
             return
         if self._ledger.failed or self._ledger.room.full:
             log.error("%d calls went out without a record so far, since nothing can be recorded", owed)
             return
-        while (entry := self.unrecorded.take(self.clock.now_ns(), by)) is not None:
-            self._ledger.append(entry)
+        while (entry := self.unrecorded.next(self.clock.now_ns(), by)) is not None:
+            self.unrecorded.told(self._ledger.append(entry))
             decide.apply(self._state, entry.changes)
         log.warning("%d calls went out without a record; that is on record now", owed)
 

@@ -1,6 +1,7 @@
 """Counts the calls that were let out without a record, because a rule says so, until they can be put on record.
 
 One entry of kind `command` for each kind of call: how many there were, from when to when, and what follows from them.
+What an entry tells is remembered until that is on the disk: a ledger that has failed once may fail again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Unrecorded:
         self.total = 0
         self.owed = 0
         self._groups: dict[Group, _Seen] = {}
+        self._told: list[tuple[int, Group, _Seen]] = []
 
     def add(self, call: Call, decision: Decision, at_ns: int) -> None:
         """`call` is let out at `at_ns` without a record."""
@@ -47,13 +49,32 @@ class Unrecorded:
         self.total += 1
         self.owed += 1
 
-    def take(self, at_ns: int, by: str) -> CommandEntry | None:
-        """An entry for one kind of calls that are not on record yet, which counts as recorded now; None for nothing."""
-        if not self._groups:
-            return None
+    def told(self, seq: int) -> None:
+        """What `next` gave last was appended as entry `seq`."""
         group = next(iter(self._groups))
         seen = self._groups.pop(group)
         self.owed -= seen.calls
+        self._told.append((seq, group, seen))
+
+    def durable(self, seq: int) -> None:
+        """Everything up to entry `seq` is on the disk."""
+        self._told = [each for each in self._told if each[0] > seq]
+
+    def lost(self) -> None:
+        """Nothing else has reached the disk, nor will it: it has to be told again."""
+        for _, group, seen in self._told:
+            self.owed += seen.calls
+            later = self._groups.get(group)
+            if later is not None:
+                seen = _Seen(seen.calls + later.calls, seen.first_ns, later.last_ns, [*seen.changes, *later.changes])
+            self._groups[group] = seen
+        self._told.clear()
+
+    def next(self, at_ns: int, by: str) -> CommandEntry | None:
+        """An entry for one kind of calls that are not on record yet; None when there are none."""
+        if not self._groups:
+            return None
+        group, seen = next(iter(self._groups.items()))
         agent, run, tool, method, scheme, host, rules = group
         data: dict[str, Plain] = {
             "calls": seen.calls,

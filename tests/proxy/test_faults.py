@@ -15,11 +15,11 @@ import pytest
 from proxy import addon, master, server
 from proxy.launch import summary
 from proxy.ledger import store
-from proxy.ledger.entries import LedgerError
+from proxy.ledger.entries import CommandEntry, LedgerError
 from proxy.ledger.verify import verify
 from proxy.unrecorded import MAX_GROUPS, Unrecorded
 from rules.decision import Decision
-from tests.proxy.conftest import answer
+from tests.proxy.conftest import answer, until
 from tests.rules.world import call
 
 RULES = """
@@ -390,8 +390,52 @@ def test_of_very_many_kinds_of_calls_some_are_counted_together() -> None:
         seen.add(call("GET", host=f"h{n}.example.com"), decision, n)
     assert (seen.total, seen.owed) == (MAX_GROUPS + 5, MAX_GROUPS + 5)
     entries = []
-    while (entry := seen.take(7, "ada")) is not None:
+    while (entry := seen.next(7, "ada")) is not None:
         entries.append(entry)
+        seen.told(len(entries))
     assert (len(entries), seen.owed, seen.total) == (MAX_GROUPS + 1, 0, MAX_GROUPS + 5)
     assert (entries[-1].data["calls"], entries[-1].data["host"]) == (5, "")
     assert (entries[-1].data["first_ns"], entries[-1].data["last_ns"]) == (MAX_GROUPS, MAX_GROUPS + 4)
+    seen.durable(1)
+    seen.add(call("GET", host="h1.example.com"), decision, 9_000)
+    seen.lost()
+    assert seen.owed == MAX_GROUPS + 5, "all but one of the first kind, and a new one of the second"
+    again = [(entry.data["calls"], entry.data["host"]) for entry in taken(seen)]
+    assert again[:2] == [(2, "h1.example.com"), (1, "h2.example.com")]
+    assert again[-1] == (5, "")
+
+
+def taken(seen: Unrecorded) -> list[CommandEntry]:
+    """Everything that is not on record yet, as it is told."""
+    entries: list[CommandEntry] = []
+    while (entry := seen.next(9_000, "ada")) is not None:
+        entries.append(entry)
+        seen.told(len(entries))
+    return entries
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_calls_without_a_record_are_told_again_when_that_entry_is_lost_too(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await world(UNRECORDED)
+    write = store.Ledger._write
+    failures: list[str] = []
+
+    def fails_once(ledger: store.Ledger, batch: Any, replies: Any) -> None:
+        names = [entry.name for _, entry, _ in batch if isinstance(entry, CommandEntry)]
+        if "unrecorded" in names and not failures:
+            failures.append("injected")
+            raise OSError("no space left on device")
+        write(ledger, batch, replies)
+
+    monkeypatch.setattr(store.Ledger, "_write", fails_once)
+    async with here.client() as client:
+        with closing(lock(here)):
+            assert await told(client) == STORE_ERROR
+            for n in range(3):
+                assert await told(client, "GET", f"/look/{n}") == DONE
+        await until(lambda: bool(failures))
+        assert await until_recorded(client, "/count/1") == DONE
+    await here.proxy.stop()
+    assert [row[0] for row in unrecorded(here)] == [3]
