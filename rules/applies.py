@@ -21,6 +21,7 @@ from rules.guards.history import Past
 from rules.index import Hit
 from rules.pattern import PLAIN, Pattern
 from rules.protocols import arguments, shown_message
+from rules.protocols.says import Says
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
 from rules.suggest import listing
 from rules.where import Condition, Miss, Side
@@ -79,6 +80,7 @@ class Reading:
         self.facts: dict[str, Plain] = {}
         self.fingerprints: dict[tuple[tuple[Field, ...], tuple[Field, ...]], str] = {}
         self._values: dict[str, Value] = {}
+        self._said: dict[Says, bool | None] = {}
         self.tool_hits: list[Hit] = []
         self.rule_hits: dict[tuple[str, str], list[Hit]] = {}
         self.tool_name = ""
@@ -308,11 +310,17 @@ class Reading:
     def _holds(self, match: Match, bindings: Bindings, side: Side) -> bool:
         """Does what `match` says beside its pattern hold? What cannot be told holds where a call is to be refused."""
         if match.says is not None:
-            fits = match.says.fits(self.call)
-            self.facts["message"] = shown_message(self.call)
+            fits = self._asks(match.says)
             if not (side in ("deny", "guard") if fits is None else fits):
                 return False
         return match.where is None or match.where.holds(self.reader(bindings), side)
+
+    def _asks(self, says: Says) -> bool | None:
+        """Does the call ask for what `says` says? Told once: an API with one address has many tools to tell apart."""
+        if says not in self._said:
+            self._said[says] = says.fits(self.call)
+            self.facts["message"] = shown_message(self.call)
+        return self._said[says]
 
 
 def writes(tool: Tool | None, call: Call) -> bool:
