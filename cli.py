@@ -155,6 +155,17 @@ SHARED: dict[str, Decorator] = {
         metavar="FILE",
         help="Further authorities to trust upstream (PEM); repeatable.",
     ),
+    "upstream_proxy": _option(
+        "--upstream-proxy",
+        metavar="URL",
+        help="Go out through this proxy alone: http://[USER:PASSWORD@]HOST:PORT.",
+    ),
+    "client_certs": _option(
+        "--client-certs",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Certificates for APIs that ask for one: DIR/HOST.pem, with its key.",
+    ),
     "mode": _option(
         "--mode",
         type=click.Choice(["enforce", "monitor"]),
@@ -203,7 +214,7 @@ def _confdir(given: dict[str, Any]) -> Path:
 def _settings(
     given: dict[str, Any], command: Any, default_listen: str, *, reload: bool, isolated: bool = False
 ) -> Settings:
-    from proxy.settings import DEFAULT_AGENT, Settings, parse_address
+    from proxy.settings import DEFAULT_AGENT, Settings, parse_address, parse_upstream_proxy
 
     host, port = parse_address(given.get("listen", default_listen))
     return Settings(
@@ -214,6 +225,8 @@ def _settings(
         listen_port=port,
         rules=given.get("rules", ()),
         upstream_ca=given.get("upstream_ca", ()),
+        upstream_proxy=parse_upstream_proxy(given["upstream_proxy"]) if "upstream_proxy" in given else None,
+        client_certs=given.get("client_certs"),
         mode=given.get("mode"),
         agent=given.get("agent", DEFAULT_AGENT),
         run=given.get("run", ""),
@@ -291,7 +304,7 @@ def cli() -> None:
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
-@shared("rules", "agent", "run", "mode", "ledger", "confdir", "listen", "upstream_ca")
+@shared("rules", "agent", "run", "mode", "ledger", "confdir", "listen", "upstream_ca", "upstream_proxy", "client_certs")
 @click.option("--reload", is_flag=True, help="Follow changes of the rule files (the command may be able to make some).")
 @click.option("--isolated", is_flag=True, help="Leave the command no other way out than the proxy (Linux).")
 @without_preload
@@ -315,7 +328,7 @@ def run(ctx: click.Context, reload: bool, isolated: bool, no_preload: bool, comm
 
 
 @cli.command()
-@shared("rules", "listen", "mode", "agent", "ledger", "confdir", "upstream_ca")
+@shared("rules", "listen", "mode", "agent", "ledger", "confdir", "upstream_ca", "upstream_proxy", "client_certs")
 @click.pass_context
 def serve(ctx: click.Context) -> None:
     """Run a proxy for agents that are started elsewhere. Changed rules are put in force as they are saved.

@@ -17,6 +17,8 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from proxy import dial
 from proxy.admission import Admission, Asked, withdrawn
+from proxy.chain import UpstreamProxy
+from proxy.destination import refuse_name
 from proxy.doorman import Doorman
 from proxy.envelope import id_of, unaddressed
 from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Counted, Exchange
@@ -30,6 +32,7 @@ from proxy.wire.answer import read_answer_body
 from proxy.wire.coding import CodingError, decompress
 from proxy.wire.error import WireError
 from proxy.wire.events import usage_events
+from proxy.wire.host import canonical_host
 from proxy.wire.placing import in_form, in_object, in_query
 from proxy.wire.request import (
     Head,
@@ -60,7 +63,10 @@ log = logging.getLogger("borderpost")
 
 
 class Addon:
-    """The hooks. `own` are the addresses that we listen on; `new_call_id` makes an id for a moment in ns."""
+    """The hooks. `own` are the addresses that we listen on; `new_call_id` makes an id for a moment in ns.
+
+    `through`: the proxy that everything goes through; it resolves the names of calls.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Addon:
         new_call_id: Callable[[int], str],
         own: Callable[[], frozenset[tuple[str, int]]],
         own_host: OwnHost,
+        through: UpstreamProxy | None = None,
     ) -> None:
         self._gate = gate
         self._doorman = doorman
@@ -77,6 +84,7 @@ class Addon:
         self._new_call_id = new_call_id
         self._own = own
         self._own_host = own_host
+        self._through = through
         self._pool = BufferPool()
         self._agents: dict[str, str] = {}
         self._credentials: dict[str, list[str]] = {}
@@ -276,9 +284,18 @@ class Addon:
         host, port = server.address[:2]
         exact = (host, port) in self._exact.get(data.client.id, ())
         try:
-            reason, private = await dial.check(host, port, exact=exact, own=self._own())
+            if self._through is None:
+                what = "the host name"
+                reason, private = await dial.check(host, port, exact=exact, own=self._own())
+            else:
+                what = "the name of the upstream proxy"
+                reason, private = refuse_name(canonical_host(host), exact_name=exact, port=port, own=self._own())
+                if reason is None:
+                    first = self._through
+                    reason, _ = await dial.check(first.host, first.port, exact=True, own=self._own())
+                    reason = reason and f"the upstream proxy cannot be used, {reason}"
         except OSError as error:
-            server.error = f"cannot resolve the host name: {error.strerror or error}"
+            server.error = f"cannot resolve {what}: {error.strerror or error}"
             return
         except WireError as error:
             server.error = DESTINATION_REFUSED + error.detail

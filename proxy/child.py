@@ -29,8 +29,9 @@ PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "WS
 """Both cases: wget and grpc read only lower case."""
 
 CLEARED = ("NO_PROXY", "no_proxy")
-UNSET = ("ALL_PROXY", "all_proxy", "grpc_proxy", "no_grpc_proxy")
-"""These would lead a client round the proxy: SOCKS for all, and what gRPC reads before `https_proxy`."""
+UNSET = ("ALL_PROXY", "all_proxy", "grpc_proxy", "no_grpc_proxy", "BORDERPOST_UPSTREAM_PROXY")
+"""These would lead a client round the proxy: SOCKS for all, what gRPC reads before `https_proxy`, and the proxy that is
+behind ours, whose credentials are none of the agent's business."""
 
 BUNDLE_VARIABLES = (
     "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO",

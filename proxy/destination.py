@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Literal
 
+from proxy.wire.host import is_ip
+
 type Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 type Kind = Literal[
     "public", "loopback", "private", "shared", "link-local", "metadata", "multicast", "unspecified", "reserved"
@@ -55,6 +57,14 @@ _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _6TO4 = ipaddress.IPv6Network("2002::/16")
 _TEREDO = ipaddress.IPv6Network("2001::/32")
+
+_INSIDE = frozenset(
+    (
+        *("local", "internal", "home.arpa"),  # RFC 6762; ICANN resolution 2024.07.29.06; RFC 8375
+        *("intranet", "private", "corp", "home", "lan"),  # RFC 6762, appendix G
+    )
+)
+_METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"})
 
 _EXACT_ONLY: frozenset[Kind] = frozenset({"loopback", "private", "shared"})
 _LITERAL_ONLY: frozenset[Kind] = frozenset({"link-local", "metadata"})
@@ -100,6 +110,25 @@ def refuse_reason(
         if kind in ("multicast", "unspecified", "reserved"):
             return f"`{address}` is {'an' if kind == 'unspecified' else 'a'} {kind} address"
     return "the host has no address" if nothing else None
+
+
+def refuse_name(host: str, *, exact_name: bool, port: int, own: Collection[tuple[str, int]]) -> tuple[str | None, bool]:
+    """Why a call must not go to `host:port` by way of a proxy that resolves names itself, and whether it is private.
+
+    Addresses are checked as ever. Of a name we know only what it says: that it can be nowhere but inside a network.
+    """
+    if is_ip(host):
+        return refuse_reason((host,), exact_name=exact_name, literal=True, port=port, own=own), not is_public(host)
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 6.3
+        here = ("127.0.0.1", "::1")
+        return refuse_reason(here, exact_name=exact_name, literal=False, port=port, own=own), True
+    if host in _METADATA_NAMES:
+        return f"`{host}` is where a cloud hands out credentials", True
+    labels = host.split(".")
+    inside = len(labels) == 1 or labels[-1] in _INSIDE or ".".join(labels[-2:]) in _INSIDE
+    if inside and not exact_name:
+        return f"`{host}` is a name inside a network: a rule has to name this host exactly, without a wildcard", True
+    return None, inside
 
 
 def _kind(address: Address) -> Kind:

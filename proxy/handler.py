@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mitmproxy import options
 from mitmproxy.connection import Connection, ConnectionState
-from mitmproxy.proxy import commands, events, layer, mode_specs, server
+from mitmproxy.proxy import commands, events, layer, mode_specs
+from mitmproxy.proxy import server as live
 from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.server_hooks import ServerConnectHook, ServerConnectionHookData
 
+from proxy.chain import UpstreamProxy, open_tunnel
 from proxy.commands import Wait, WaitCompleted
 from proxy.layers import Http, http_of
 
@@ -28,7 +32,7 @@ HELD_CAP_BYTES = 1024 * 1024
 log = logging.getLogger("borderpost")
 
 
-class Handler(server.LiveConnectionHandler):
+class Handler(live.LiveConnectionHandler):
     """One client connection."""
 
     def __init__(
@@ -38,9 +42,11 @@ class Handler(server.LiveConnectionHandler):
         opts: options.Options,
         mode: mode_specs.ProxyMode,
         hooks: Hooks,
+        through: UpstreamProxy | None,
     ) -> None:
         super().__init__(reader, writer, opts, mode)
         self._hooks = hooks
+        self._through = through
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
         self._aborted = False
@@ -84,7 +90,7 @@ class Handler(server.LiveConnectionHandler):
         elif isinstance(command, commands.OpenConnection):
             assert command.connection not in self.transports
             handler = self._start(self.open_connection(command))
-            self.transports.setdefault(command.connection, server.ConnectionIO()).handler = handler
+            self.transports.setdefault(command.connection, live.ConnectionIO()).handler = handler
         elif isinstance(command, commands.RequestWakeup):
             self.wakeup_timer.add(self._start(self.wakeup(command)))
         elif isinstance(command, commands.Log):
@@ -157,6 +163,40 @@ class Handler(server.LiveConnectionHandler):
             waiting = act(*hook.args())
         return waiting
 
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        """Dial: the one place from which anything is dialled. Behind another proxy, nothing but that proxy ever is."""
+        server = command.connection
+        address = server.address
+        assert address is not None
+        await self.handle_hook(ServerConnectHook(ServerConnectionHookData(client=self.client, server=server)))
+        if server.error:
+            await self.server_event(events.OpenConnectionCompleted(command, f"Connection killed: {server.error}"))
+            return
+        host, port = address[:2]
+        async with self.max_conns[address]:
+            try:
+                server.timestamp_start = time.time()
+                if self._through is None:
+                    reader, writer = await asyncio.open_connection(host, port)
+                else:
+                    reader, writer = await open_tunnel(self._through, host, port)
+            except (OSError, asyncio.CancelledError) as error:
+                server.error = str(error) or "connection cancelled"
+                await self.server_event(events.OpenConnectionCompleted(command, server.error))
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                return
+            server.timestamp_tcp_setup = time.time()
+            server.state = ConnectionState.OPEN
+            server.peername = writer.get_extra_info("peername")
+            server.sockname = writer.get_extra_info("sockname")
+            self.transports[server] = live.ConnectionIO(asyncio.current_task(), reader, writer)
+            await self.server_event(events.OpenConnectionCompleted(command, None))
+            try:
+                await self.handle_connection(server)
+            finally:
+                server.timestamp_end = time.time()
+
     async def handle_connection(self, connection: Connection) -> None:
         """mitmproxy forgets to close a connection whose task is cancelled while it waits to hand on data."""
         try:
@@ -220,6 +260,6 @@ class Handler(server.LiveConnectionHandler):
             self._close(transport)
 
     @staticmethod
-    def _close(transport: server.ConnectionIO) -> None:
+    def _close(transport: live.ConnectionIO) -> None:
         if transport.writer is not None:
             transport.writer.close()

@@ -90,6 +90,8 @@ async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
         async with _started(settings, rules, say) as proxy:
             host, port = proxy.address
             say(f"listening on {child.proxy_url(host, port)} · {describe(rules)}")
+            if settings.upstream_proxy is not None:
+                say(f"calls go out through {settings.upstream_proxy}")
             say(how_to_reach(msgspec.structs.replace(settings, listen_port=port)))
             await stop.wait()
             say("stopping: calls in flight may end")
@@ -142,8 +144,10 @@ def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[st
     if writable:
         yield f"the command runs as you and could write {_listed(writable)}: this guards against mistakes, not malice"
     upstream = next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), None)
-    if upstream:
-        yield f"{upstream} is set but not used: upstreams are reached directly"
+    if settings.upstream_proxy is not None:
+        yield f"calls go out through {settings.upstream_proxy}"
+    elif upstream:
+        yield f"{upstream} is set but not used: upstreams are reached directly, unless you say `--upstream-proxy URL`"
     bypass = next((name for name in child.CLEARED if environment.get(name)), None)
     if bypass:
         hosts = environment[bypass]

@@ -21,6 +21,7 @@ from mitmproxy.proxy import mode_specs
 from mitmproxy.tls import TlsData
 
 from proxy.addon import UPSTREAM_TIMEOUT_S, Addon
+from proxy.chain import UpstreamProxy
 from proxy.handler import Handler, Hooks
 
 SECURITY_OPTIONS: dict[str, object] = {
@@ -52,10 +53,21 @@ class MasterError(Exception):
 
 
 class Master:
-    """The engine: listens, and runs mitmproxy's layers with our hooks. `certificates` is the confdir with the CA."""
+    """The engine: listens, and runs mitmproxy's layers with our hooks. `certificates` is the confdir with the CA.
 
-    def __init__(self, addon: Addon, certificates: Path, upstream_ca: Path) -> None:
-        self._options = _options(certificates, upstream_ca)
+    `client_certs`: the directory of certificates for upstreams. `through`: the proxy that everything goes through.
+    """
+
+    def __init__(
+        self,
+        addon: Addon,
+        certificates: Path,
+        upstream_ca: Path,
+        client_certs: Path | None = None,
+        through: UpstreamProxy | None = None,
+    ) -> None:
+        self._options = _options(certificates, upstream_ca, client_certs)
+        self._through = through
         self._mode = mode_specs.ProxyMode.parse("regular")
         self._tls = TlsConfig()
         mitmproxy.ctx.options = self._options
@@ -95,7 +107,7 @@ class Master:
         return frozenset((str(one.getsockname()[0]), int(one.getsockname()[1])) for one in sockets)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        handler = Handler(reader, writer, self._options, self._mode, self._hooks)
+        handler = Handler(reader, writer, self._options, self._mode, self._hooks, self._through)
         self._clients[handler] = ended = asyncio.Event()
         try:
             await handler.handle_client()
@@ -118,7 +130,7 @@ class Master:
             await event.wait()
 
 
-def _options(certificates: Path, upstream_ca: Path) -> options.Options:
+def _options(certificates: Path, upstream_ca: Path, client_certs: Path | None) -> options.Options:
     """mitmproxy's options, with those of the two addons that the layers read."""
     opts = options.Options()
 
@@ -131,6 +143,7 @@ def _options(certificates: Path, upstream_ca: Path) -> options.Options:
         **known,
         confdir=str(certificates),
         ssl_verify_upstream_trusted_ca=str(upstream_ca),
+        client_certs=str(client_certs.absolute()) if client_certs is not None else None,
         add_upstream_certs_to_client_chain=False,
     )
     return opts

@@ -116,8 +116,15 @@ class Proxy:
                 lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES)),
                 lambda: self._master.addresses,
                 self._own_host,
+                settings.upstream_proxy,
             )
-            self._master = Master(self._addon, confdir.path, _upstream_roots(confdir.path, settings.upstream_ca))
+            self._master = Master(
+                self._addon,
+                confdir.path,
+                _upstream_roots(confdir.path, settings.upstream_ca),
+                settings.client_certs,
+                settings.upstream_proxy,
+            )
             dial.pin(asyncio.get_running_loop())
             listener = self._enclosure.listener if self._enclosure is not None else None
             self.address = await self._master.listen(settings.listen_host, settings.listen_port, listener)

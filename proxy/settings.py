@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from proxy import chain, clientcert
 from proxy.confdir import reason
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -27,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     `rules`: the paths given with `--rules`; empty means the usual places. `mode`: None where the rule files say it.
     `listen_port`: 0 takes any free port. `upstream_ca`: PEM files of further authorities to trust upstream.
+    `upstream_proxy`: what everything goes through. `client_certs`: the directory of certificates for upstreams.
     `agent`: who the child of `run` is, and under `serve` a client on this machine that sends no token.
     `run`, `token`: the run of that child and what it authenticates with; both empty under `serve`.
     `reload`: follow changes of the rule files. `isolated`: the child of `run` has no other way out than the proxy.
@@ -39,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True):
     listen_port: int
     rules: tuple[Path, ...] = ()
     upstream_ca: tuple[Path, ...] = ()
+    upstream_proxy: chain.UpstreamProxy | None = None
+    client_certs: Path | None = None
     mode: Literal["enforce", "monitor"] | None = None
     agent: str = DEFAULT_AGENT
     run: str = ""
@@ -73,6 +77,11 @@ class Settings(msgspec.Struct, frozen=True):
             )
         for path in self.upstream_ca:
             _check_pem(path)
+        if self.client_certs is not None:
+            try:
+                clientcert.check(self.client_certs)
+            except clientcert.ClientCertError as error:
+                raise SettingsError(str(error)) from None
 
 
 def check_name(text: str, what: str) -> str:
@@ -105,6 +114,14 @@ def parse_address(text: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise SettingsError(f"`{text}` is no listening address: write `HOST:PORT`, such as `{DEFAULT_LISTEN}`")
     return host or "127.0.0.1", int(port)
+
+
+def parse_upstream_proxy(url: str) -> chain.UpstreamProxy:
+    """The proxy that `--upstream-proxy` names. The URL is not repeated: it may hold a password."""
+    try:
+        return chain.parse(url)
+    except ValueError as error:
+        raise SettingsError(f"cannot use what is given as --upstream-proxy: {error}") from None
 
 
 def format_address(host: str, port: int) -> str:

@@ -150,6 +150,39 @@ def test_run_says_what_its_child_could_write_and_which_proxy_it_passes_over(upst
     )
 
 
+def test_run_goes_out_through_another_proxy(upstream: Upstream) -> None:
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            with listening.accept()[0] as client:
+                asked.append(client.recv(65536))
+                client.sendall(b"HTTP/1.1 407 No\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"http://me:secret@127.0.0.1:{listening.getsockname()[1]}"
+        done = borderpost(
+            "run", "--", "sh", "-c", f"""{sys.executable} -c "$AGENT" "GET {upstream.url}/a"; env""",
+            AGENT=AGENT, BORDERPOST_UPSTREAM_PROXY=url, HTTPS_PROXY="http://other:1",
+        )  # fmt: skip
+        thread.join()
+    assert [head.split(b"\r\n")[0] for head in asked] == [f"CONNECT localhost:{upstream.server_port} HTTP/1.1".encode()]
+    assert b"Proxy-Authorization: Basic bWU6c2VjcmV0\r\n" in asked[0]
+    assert done.stdout.startswith("502\n")
+    assert "secret" not in done.stdout + done.stderr, "neither the agent nor the terminal gets to see it"
+    assert f"borderpost: calls go out through http://127.0.0.1:{url.rpartition(':')[2]}\n" in done.stderr
+    assert "1 got no answer" in done.stderr
+    assert upstream.seen == []
+
+
+def test_what_is_no_proxy_is_refused_without_showing_it(upstream: Upstream) -> None:
+    done = borderpost("run", "--upstream-proxy", "https://me:secret@proxy:1", "true")
+    assert done.returncode == 3
+    assert "cannot use what is given as --upstream-proxy: it has to begin with `http://`" in done.stderr
+    assert "secret" not in done.stderr
+
+
 def test_run_in_monitor_mode_stops_nothing_and_tells_what_it_would(upstream: Upstream) -> None:
     order = f"POST {upstream.url}/orders"
     done = borderpost("run", "--mode", "monitor", "--", *agent(order, order))
