@@ -99,7 +99,8 @@ class Socket(layer.Layer):
             return
         content: str | bytes
         if isinstance(one, TextMessage):
-            self._text.append(one.data)
+            if one.data:  # of empty pieces there may be any number
+                self._text.append(one.data)
             content = "".join(self._text) if one.message_finished else ""
         else:
             self._bytes += one.data

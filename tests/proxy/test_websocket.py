@@ -14,9 +14,11 @@ import pytest
 import trustme
 from aiohttp import web
 
+from proxy.ledger.entries import LedgerError
 from proxy.ledger.query import LedgerReader
 from proxy.websocket import MESSAGE_CAP_BYTES
-from tests.proxy.conftest import MakeWorld, World
+from rules.guards.concurrency import Leases
+from tests.proxy.conftest import MakeWorld, World, until
 
 OPEN = """
 version: 1
@@ -167,6 +169,11 @@ rules:
 """
 
 
+MESSAGES_ONE_BY_ONE = """
+  - {id: singly, match: "MESSAGE wss://localhost:PORT/live/**", concurrency: 1}
+"""
+
+
 async def refusal(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str | None]:
     message = await socket.receive()
     assert message.type == aiohttp.WSMsgType.CLOSE
@@ -290,6 +297,65 @@ async def test_an_error_of_ours_lets_no_message_through(
         await socket.send_str("one")
         assert await refusal(socket) == (1008, "it could not be decided")
     assert server.got == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError, LedgerError, MemoryError])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "proxy.gate.Gate.still",
+        "proxy.gate.Gate.look",
+        "proxy.gate.Gate.admit",
+        "proxy.gate.Gate._try",
+        "proxy.gate.Gate._record",
+        "proxy.gate.Gate._call_for",
+        "proxy.addon.read_message",
+        "proxy.addon.readable",
+        "rules.decide.recheck",
+        "rules.decide.decides_messages",
+        "rules.guards.concurrency.Concurrency.check",
+        "proxy.ledger.store.Ledger.durable",
+    ],
+)
+async def test_error_never_lets_a_message_through_and_nothing_stays_held(
+    world: MakeWorld, server: SocketServer, monkeypatch: pytest.MonkeyPatch, place: str, error: type[Exception]
+) -> None:
+    here = await made(world, server, MESSAGES + MESSAGES_ONE_BY_ONE)
+
+    def fail(*_: object) -> None:
+        raise error("a fault")
+
+    said = '{"kind": "say"}' if place != "proxy.addon.readable" else '{"kind": "shout"}'
+    async with Client(here, server) as client:
+        async with client.open() as socket:
+            with monkeypatch.context() as patch:
+                if place == "proxy.gate.Gate.look":
+                    patch.setattr(here.proxy._gate, "look", fail)
+                else:
+                    patch.setattr(place, fail)
+                await socket.send_str(said)
+                closed, _ = await refusal(socket)
+        assert (closed, server.got) == (1008, [])
+        async with client.open() as socket:
+            await socket.send_str('{"kind": "say"}')
+            await socket.receive_str()
+    assert server.got == ['{"kind": "say"}']
+
+
+async def test_an_open_websocket_holds_its_slot_until_it_ends(world: MakeWorld, server: SocketServer) -> None:
+    here = await made(world, server, OPEN.replace("allow: true", "allow: true, concurrency: 1"))
+    async with Client(here, server) as client:
+        async with client.open() as socket:
+            await socket.send_str("one")
+            await socket.receive_str()
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await client.open()
+            assert refused.value.status == 429
+        await until(lambda: not here.proxy._gate._state.of(Leases).rows)
+        async with client.open() as socket:
+            await socket.send_str("two")
+            await socket.receive_str()
+    assert server.got == ["one", "two"]
 
 
 async def test_many_at_once(world: MakeWorld, server: SocketServer) -> None:
