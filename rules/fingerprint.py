@@ -29,6 +29,12 @@ SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-toke
 OPERATIONS = ("soapaction", "x-amz-target")
 """Headers by which APIs with one path for everything tell what is to be done: `DynamoDB_20120810.DeleteItem`."""
 
+LARGE_BYTES = 16 * 1024
+REMEMBERED = 1_000
+"""The fingerprints of so many calls with bodies larger than that are remembered."""
+
+_REMEMBERED: dict[str, str] = {}
+
 WHO = (Field("agent", "agent"), Field("credential", "credential"))
 """Whose repetition of a call is one, unless a rule says so: the same agent's, with the same credential."""
 
@@ -61,12 +67,35 @@ def fingerprint(
     `by`: who asks, as (field, value). `key`: the fields that tell calls apart, or None for query and body without
     `ignore`. With None the body has to be decoded.
     """
-    asked = _whole(call, ignore) if key is None else b"key:" + named_values(key)
     operation = [text_bytes(part) for pair in call.headers if pair[0] in OPERATIONS for part in pair]
+    if key is None and call.body.size_bytes > LARGE_BYTES and call.body.kind == "json" and call.body.sha256:
+        return _of_large(call, named_values(by), ignore, operation)
+    return _of(
+        call, named_values(by), b"key:" + named_values(key) if key is not None else _whole(call, ignore), operation
+    )
+
+
+def _of_large(call: Call, by: bytes, ignore: Sequence[Field], operation: Sequence[bytes]) -> str:
+    """The same, remembered: a call that waits is decided again and again, and a large body takes long each time.
+
+    Found by what it is made from, the body by the digest of what was sent.
+    """
+    ignored = frame(*[text_bytes(field.text) for field in ignore])
+    asked = frame(call.body.sha256, text_bytes(call.body.media_type), canonical_pairs(call.query), ignored)
+    name = _of(call, by, asked, operation)
+    found = _REMEMBERED.get(name)
+    if found is None:
+        while len(_REMEMBERED) >= REMEMBERED:
+            del _REMEMBERED[next(iter(_REMEMBERED))]
+        found = _REMEMBERED[name] = _of(call, by, _whole(call, ignore), operation)
+    return found
+
+
+def _of(call: Call, by: bytes, asked: bytes, operation: Sequence[bytes]) -> str:
     return sha256(
         frame(
             VERSION,
-            named_values(by),
+            by,
             call.method.encode(),
             call.scheme.encode(),
             call.host.encode(),

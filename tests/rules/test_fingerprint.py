@@ -9,7 +9,7 @@ import pytest
 
 from rules.call import Body, Call, Part
 from rules.fields import ABSENT, Field, Many, Value, parse_field
-from rules.fingerprint import fingerprint, value_bytes
+from rules.fingerprint import LARGE_BYTES, fingerprint, value_bytes
 from rules.yamltree import parse
 from tests.rules.world import call, form_body, json_body
 
@@ -163,3 +163,19 @@ def test_values_of_every_shape_keep_apart() -> None:
         Many(("1",)), Many((1, 1)), "absent",
     ]  # fmt: skip
     assert len({value_bytes(shape) for shape in shapes}) == len(shapes)
+
+
+def test_a_large_body_is_read_once_however_often_its_call_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(last: int, spaces: str = "") -> Call:
+        return msgspec.structs.replace(
+            BASE, body=body(f'{{"items": [{"1, " * (LARGE_BYTES // 3 + 1)}{last}]{spaces}}}')
+        )
+
+    monkeypatch.setattr("rules.fingerprint.REMEMBERED", 2)
+    first, other, respelled = large(1), large(2), large(1, "  ")
+    assert print_of(first) == print_of(respelled) != print_of(other)
+    assert print_of(msgspec.structs.replace(first, agent="bob")) != print_of(first)
+    plain = msgspec.structs.replace(first, body=msgspec.structs.replace(first.body, sha256=b""))
+    assert print_of(plain) == print_of(first), "remembered or not"
+    monkeypatch.setattr("rules.fingerprint._whole", lambda *_: pytest.fail("it was read again"))
+    assert print_of(first) != print_of(msgspec.structs.replace(first, agent="bob"))
