@@ -11,7 +11,7 @@ from proxy.ledger.entries import DecisionEntry, StoredAnswer
 from proxy.refusal import Reply
 from proxy.waiting import Waiter
 from proxy.wire.answer import read_answer_body
-from rules.call import Call
+from rules.call import UNREAD_BODY, Call
 from rules.decision import Answer, Decision
 from rules.ruleset import RuleSet
 
@@ -105,8 +105,8 @@ def decision_entry(admission: Admission, waited_ns: int, count: int = 1) -> Deci
     )
 
 
-def given_again(stored: StoredAnswer) -> Answer:
-    """A kept answer as what the upstream said, for rules that ask what a run has got."""
+def given_again(stored: StoredAnswer, read: bool) -> Answer:
+    """A kept answer as what the upstream said, for rules that ask what a run has got. `read`: its body, too."""
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in stored.headers)
     return Answer(
         stored.status,
@@ -115,7 +115,7 @@ def given_again(stored: StoredAnswer) -> Answer:
         stored=True,
         headers=headers,
         size_bytes=len(stored.body),
-        body=read_answer_body(headers, stored.body),
+        body=read_answer_body(headers, stored.body) if read else UNREAD_BODY,
     )
 
 

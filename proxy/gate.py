@@ -42,6 +42,7 @@ from rules.call import Call
 from rules.decision import Answer, Change, Decision, Outcome, OutcomeKind, Plain
 from rules.guards.spending import Budgets, Fullness
 from rules.halts import Halt, Halts
+from rules.needs import needs
 from rules.ruleset import RuleSet
 from rules.state import SetBack, State
 
@@ -274,7 +275,7 @@ class Gate:
                     changes=(),
                 )
             else:
-                given = given_again(stored)
+                given = given_again(stored, needs(ruleset, attempt.call).answer)
                 decision = decide.replayed(ruleset, self._state, attempt.call, decision, call_id, given, now_ns)
         if stored is not None:
             reply: Reply | None = replay_reply(stored, attempt.call)

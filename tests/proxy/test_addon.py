@@ -226,3 +226,16 @@ async def test_a_duplicate_whose_kept_answer_cannot_be_read_is_told_that_it_was_
         await again.stop()
     assert (got.status_code, got.json()["code"], got.json()["executed"]) == (409, "duplicate-not-replayable", "yes")
     assert len(here.upstream.hits) == 1
+
+
+async def test_a_kept_answer_is_only_read_where_a_rule_asks_for_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = await world(ALLOW)
+
+    def unread(*_: object) -> Any:
+        pytest.fail("nothing asks for it")
+
+    monkeypatch.setattr("proxy.admission.read_answer_body", unread)
+    async with here.client() as client:
+        first, again = [await client.post("/pay", json={"amount": 5}) for _ in range(2)]
+    assert (first.content, again.headers["idempotent-replayed"]) == (again.content, "true")
+    assert len(here.upstream.hits) == 1
