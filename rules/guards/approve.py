@@ -33,6 +33,9 @@ TITLE = 200
 MOST_QUESTIONS = 1000
 """More than these nobody answers: a call that would ask another one is refused, until some are answered or over."""
 
+MOST_OF_ONE = 200
+"""And no more than these of one agent: none can keep the others from being heard."""
+
 TICKET_DIGITS = 8
 
 _BODY = Field("body", "body")
@@ -135,8 +138,10 @@ class Approve(msgspec.Struct, frozen=True):
 
     def _ask(self, view: View, cards: Cards, key: str, now_ns: int) -> Verdict:
         """Make a card, and put on record what the person has to see of the call; unless there are too many."""
-        if len(cards.cards) >= MOST_QUESTIONS and cards.counting(now_ns) >= MOST_QUESTIONS:
-            return _crowded()
+        if len(cards.cards) >= MOST_OF_ONE:
+            agents = cards.counting(now_ns)
+            if agents.total() >= MOST_QUESTIONS or agents[view.call.agent] >= MOST_OF_ONE:
+                return _crowded()
         ticket = _ticket(view.call_id, self.rule, cards)
         data: dict[str, Any] = {
             "at_ns": now_ns,
@@ -145,6 +150,7 @@ class Approve(msgspec.Struct, frozen=True):
             "until_ns": now_ns + self.expires_ns,
             "lasts_ns": self.expires_ns,
             "title": self.title,
+            "agent": view.call.agent,
         }
         _show(view)
         ask = Change(self.verb, self.rule, key, "ask", data)

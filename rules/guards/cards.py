@@ -10,6 +10,7 @@ Every step is a `Change` in the ledger. A step that is not in the table, or is a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -57,6 +58,7 @@ class Card(msgspec.Struct):
     until_ns: int
     lasts_ns: int
     reason: str = ""
+    agent: str = ""
 
 
 class Cards(msgspec.Struct):
@@ -75,16 +77,18 @@ class Cards(msgspec.Struct):
             return None
         return card
 
-    def counting(self, now_ns: int) -> int:
-        """How many cards still count at `now_ns`."""
-        return sum(self.live(key, now_ns) is not None for key in self.cards)
+    def counting(self, now_ns: int) -> Counter[str]:
+        """How many cards still count at `now_ns`, by the agents that asked."""
+        return Counter(card.agent for key, card in self.cards.items() if self.live(key, now_ns) is not None)
 
     def apply(self, change: Change) -> None:
         data = cast(dict[str, Any], change.data)
         card = self.cards.get(change.key)
         if change.op == "ask":
             self._drop(change.key)
-            self._add(change.key, Card(data["card"], "asked", data["call"], data["until_ns"], data["lasts_ns"]))
+            card = Card(data["card"], "asked", data["call"], data["until_ns"], data["lasts_ns"])
+            card.agent = data.get("agent", "")
+            self._add(change.key, card)
         elif card is not None and card.id == data["card"]:
             state = STEPS.get((card.state, change.op))
             if state == "gone":

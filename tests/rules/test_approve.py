@@ -409,6 +409,7 @@ def test_a_ticket_is_never_that_of_another_question(monkeypatch: pytest.MonkeyPa
 
 def test_nobody_is_asked_more_than_can_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approve, "MOST_QUESTIONS", 2)
+    monkeypatch.setattr(approve, "MOST_OF_ONE", 2)
     made = world()
     tickets = [held(made, call(body=f'{{"n": {n}}}'), at=0) for n in range(2)]
     crowded = made.ask(REFUND)
@@ -416,6 +417,18 @@ def test_nobody_is_asked_more_than_can_be_answered(monkeypatch: pytest.MonkeyPat
     assert (crowded.wait, crowded.changes) == (None, ())
     assert made.ask(call(body='{"n": 0}')).ticket == tickets[0], "retries of those that were asked find their question"
     assert held(made, at=H)
+
+
+def test_no_agent_keeps_the_others_from_being_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approve, "MOST_QUESTIONS", 3)
+    monkeypatch.setattr(approve, "MOST_OF_ONE", 2)
+    made = world()
+    for n in range(2):
+        held(made, call(body=f'{{"n": {n}}}'), at=0)
+    assert made.ask(REFUND).ticket == ""
+    held(made, call(agent="bob"))
+    assert made.ask(call(agent="eve")).ticket == "", "together they are too many"
+    assert made.refold() == made.state
 
 
 def test_cards_are_forgotten_when_their_time_is_over() -> None:
