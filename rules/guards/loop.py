@@ -11,8 +11,10 @@ What time alone mends is left out: refusals such as `rate-limited`, and answers 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -62,6 +64,10 @@ class Seen(msgspec.Struct, gc=False):
     of: str
     executed: Executed
     at_ns: int
+
+
+_when = attrgetter("at_ns")
+"""What `Row.seen` is sorted by: time never goes back, and what was put back stays in order (`SetBack.moved`)."""
 
 
 class Stop(msgspec.Struct):
@@ -115,8 +121,7 @@ class Rows(msgspec.Struct):
         call, result, at_ns = data["call"], data["result"], data["at_ns"]
         row.within_ns = data["within_ns"]
         row.seen.append(Seen(call, result, data["error"], data["of"], data["executed"], at_ns))
-        since_ns = at_ns - row.within_ns
-        gone = sum([each.at_ns <= since_ns for each in row.seen])
+        gone = bisect_right(row.seen, at_ns - row.within_ns, key=_when)
         del row.seen[: max(gone, len(row.seen) - KEPT)]
         row.stops = {name: stop for name, stop in row.stops.items() if stop.until_ns + row.within_ns > at_ns}
         if call in row.stops and not data["stop"]:
@@ -258,7 +263,7 @@ class Loop(msgspec.Struct, frozen=True, dict=True):
             result, error = (known.result, known.error) if known is not None else (f"replay:{of}", False)
             seen = Seen(call, result, error, of, "yes", now_ns)
         elif CODES[decision.code].retry in LASTING:
-            recent = [each for each in before if each.at_ns > now_ns - 60 * SECOND_NS]
+            recent = before[bisect_right(before, now_ns - 60 * SECOND_NS, key=_when) :]
             if sum(each.result.startswith("refused:") for each in recent) >= REFUSALS:
                 return ()
             seen = Seen(call, f"refused:{decision.code}", True, "", decision.executed, now_ns)
@@ -280,7 +285,8 @@ class Loop(msgspec.Struct, frozen=True, dict=True):
     def _saw(self, row: Row | None, key: str, now: Seen, same_result: int, cycle: int) -> Change:
         """What is noted of a call that has come to its end, and which calls are stopped for it."""
         since_ns = now.at_ns - self.within_ns
-        seen = [*[each for each in (row.seen if row is not None else ()) if each.at_ns > since_ns], now]
+        before = row.seen if row is not None else []
+        seen = [*before[bisect_right(before, since_ns, key=_when) :], now]
         stops = {call: _plain(stop) for call, stop in self._stops(row, seen, now, same_result, cycle).items()}
         data: dict[str, Plain] = {
             "at_ns": now.at_ns,
