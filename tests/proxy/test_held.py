@@ -20,6 +20,7 @@ from proxy.ownhost import OwnHost
 from proxy.waiting import WaitingRoom
 from rules.guards.breaker import Breaker
 from rules.guards.budget import Budget
+from rules.guards.cards import Cards
 from rules.guards.concurrency import Concurrency
 from rules.guards.cooldown import Cooldown
 from rules.guards.endings import Endings
@@ -28,6 +29,7 @@ from rules.guards.loop import Loop
 from rules.guards.measures import Count
 from rules.guards.require import Require
 from tests.proxy.conftest import answer, until
+from tests.proxy.test_attacks import H2
 
 RULES = """
 version: 1
@@ -176,3 +178,62 @@ async def test_error_as_a_call_waits_its_turn_never_allows_and_nothing_stays_hel
         assert paid(here) == [b'{"n":1}']
         assert [await pay(client, n) for n in (2, 1, 3)] == [200, 200, 403]
     assert paid(here) == [b'{"n":1}', b'{"n":2}']
+
+
+WAITS = {
+    "a person": ("approve: {hold: 20s}", False),
+    "a slot": ("concurrency: {max: 1, wait: 20s}", True),
+    "its turn": ("throttle: {rate: 1, per: 1s, wait: 20s}", True),
+    "its twin": ("dedupe: 1h", True),
+}
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize("what", WAITS)
+async def test_who_leaves_while_its_call_waits_leaves_nothing_behind(world: Any, what: str, http2: bool) -> None:
+    """Over HTTP/2 only the stream is reset; its connection stays."""
+    guard, another = WAITS[what]
+    rule = "{{id: pay, match: 'POST {{origin}}/pay', allow: true, budget: {{sum: count, max: 2, per: 24h}}, {}}}"
+    here = await world(f"version: 1\nrules:\n  - {rule.format(guard)}\n")
+    gate = here.proxy._gate
+    go_on = asyncio.Event()
+
+    async def held(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        await go_on.wait()
+        return answer(200)
+
+    here.upstream.respond = held
+    async with here.client(timeout=30) as client:
+        first = asyncio.create_task(pay(client, 1)) if another else None
+        if first is not None:
+            await until(lambda: len(paid(here)) == 1)
+        await comes_and_leaves(here, client, 1 if what == "its twin" else 2, http2)
+        await until(lambda: not gate._room._waiters)
+        go_on.set()
+        if first is not None:
+            assert await first == 200
+        if what == "a person":
+            assert not gate._state.of(Cards).cards, "nobody is asked for one who has left"
+            return
+        assert await pay(client, 3) == 200
+        assert await pay(client, 4) == 403, "what never left has cost nothing, and there is room for no more"
+    assert paid(here) == [b'{"n":1}', b'{"n":3}']
+
+
+async def comes_and_leaves(here: Any, client: httpx.AsyncClient, n: int, http2: bool) -> None:
+    """A call waits, and its client leaves."""
+    gate = here.proxy._gate
+    if http2:
+        raw = await H2.to(here)
+        body = b'{"n":%d}' % n
+        headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
+        stream = await raw.begin(b"POST", b"/pay", *headers)
+        await raw.data(stream, body)
+        await until(lambda: bool(gate._room._waiters))
+        raw.connection.reset_stream(stream)
+        await raw.flush()
+    else:
+        leaving = asyncio.create_task(pay(client, n))
+        await until(lambda: bool(gate._room._waiters))
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
