@@ -3,8 +3,9 @@
 PY = .venv/bin/python
 JOBS = 2
 KILLS = 500
+LARGE_MIB = 1024
 
-.PHONY: help venv demo test agents clients tamper crash openapi cover lint fix bench docs lock clean
+.PHONY: help venv demo test agents clients large tamper crash openapi cover lint fix bench docs lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ agents: venv ## agents of real frameworks, without and with Borderpost (installs
 
 clients: venv ## real clients of Python, Node.js and the shell, against what their servers counted (installs packages)
 	BORDERPOST_CLIENTS=1 $(PY) -m pytest -n $(JOBS) tests/clients
+
+large: venv ## 1 GiB up and down through a proxy whose memory is watched (LARGE_MIB=1024)
+	BORDERPOST_LARGE_MIB=$(LARGE_MIB) $(PY) -m pytest -s -n 0 tests/proxy/test_large.py
 
 crash: venv ## kill -9 at every step of everything, often (KILLS=500)
 	CRASH_KILLS=$(KILLS) $(PY) -m pytest -s tests/crash
@@ -50,6 +54,7 @@ fix: venv ## mend what can be mended by machine
 bench: venv ## a short run of the benchmarks
 	$(PY) -m bench.bench_decide
 	$(PY) -m bench.bench_proxy
+	$(PY) -m bench.bench_stream
 
 docs: venv ## run every example in README and docs
 	$(PY) -m pytest tests/test_docs.py

@@ -121,7 +121,7 @@ def how_to_reach(settings: Settings) -> str:
     if settings.token_required:
         ca = settings.confdir / "ca.pem"
         return f"agents use HTTPS_PROXY=http://NAME:TOKEN@HOST:{settings.listen_port} and trust {ca}"
-    listen = "" if settings.listen == DEFAULT_LISTEN else f" --listen {settings.listen}"
+    listen = "" if settings.listen == DEFAULT_LISTEN else f" --listen {shlex.quote(settings.listen)}"
     return f'in the shell of an agent: eval "$(borderpost env{listen}{_elsewhere(settings)})"'
 
 

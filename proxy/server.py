@@ -38,7 +38,7 @@ from proxy.ownhost import OwnHost, Seen
 from proxy.report.moments import show_size
 from proxy.rulefiles import RuleFiles
 from proxy.runs import Runs
-from proxy.settings import Settings
+from proxy.settings import Settings, format_address
 from rules.decision import Plain
 
 DRAIN_S = 10.0
@@ -134,7 +134,7 @@ class Proxy:
                     boot=new_id(self._clock.now_ns(), secrets.token_bytes(RANDOM_BYTES), "b"),
                     command=settings.command,
                     pid=os.getpid(),
-                    listen=f"{self.address[0]}:{self.address[1]}",
+                    listen=format_address(*self.address),
                     versions=_versions() | vault.key_ids,
                     isolated=self._enclosure is not None,
                 )
