@@ -92,6 +92,7 @@ CLIENTS: Dict[str, Tuple[str, str, Callable[[Any, str], None]]] = {
     "requests": ("requests", "", _requests),
     "httpx": ("httpx", "", _httpx),
     "httpx, HTTP/2": ("httpx", "h2", _httpx_http2),
+    "httpx2": ("httpx2", "", _httpx),
     "aiohttp": ("aiohttp", "", _aiohttp),
     "urllib3": ("urllib3", "", _urllib3),
     "httplib2": ("httplib2", "", _httplib2),

@@ -36,7 +36,7 @@ def verdicts(diagnosis: Diagnosis) -> dict[str, Verdict]:
     return {finding.client: finding.verdict for finding in diagnosis.findings}
 
 
-PYTHON_CLIENTS = ["aiohttp", "httpx", "httpx, HTTP/2", "pip", "requests", "urllib", "urllib3"]
+PYTHON_CLIENTS = ["aiohttp", "httpx", "httpx, HTTP/2", "httpx2", "pip", "requests", "urllib", "urllib3"]
 
 
 async def test_every_python_client_comes_through(path: Path, confdir: Path) -> None:
