@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 import cli
 from proxy.osuser import os_user
+from tests.saving import save
 
 HOUSE = Path(__file__).parents[1]
 
@@ -290,16 +291,16 @@ def test_serve_follows_its_rules_and_keeps_good_ones(upstream: Upstream, tmp_pat
     rules = tmp_path / "borderpost.yaml"
     good = rules.read_text()
     with serving() as (process, url):
-        rules.write_text(good + f'  - {{id: no-look, match: "GET {upstream.url}/**", deny: Closed.}}\n')
+        save(rules, good + f'  - {{id: no-look, match: "GET {upstream.url}/**", deny: Closed.}}\n')
         assert said(process) == "reloaded the rules: 3 in force"
         assert through(url, f"GET {upstream.url}/") == ["403"]
-        rules.write_text(good + "  - {")
+        save(rules, good + "  - {")
         assert said(process).startswith(
             "kept the rules in force, because the changed ones cannot be used: borderpost.yaml:"
         )
         assert through(url, f"GET {upstream.url}/") == ["403"]
         assert "problem  reload failed at" in asked("status")
-        rules.write_text(good)
+        save(rules, good)
         assert said(process) == "reloaded the rules: 2 in force"
         assert through(url, f"GET {upstream.url}/") == ["200 "]
         assert "problem" not in asked("status")

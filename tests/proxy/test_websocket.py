@@ -19,6 +19,7 @@ from proxy.ledger.query import LedgerReader
 from proxy.websocket import MESSAGE_CAP_BYTES
 from rules.guards.concurrency import Leases
 from tests.proxy.conftest import MakeWorld, World, until
+from tests.saving import save
 
 OPEN = """
 version: 1
@@ -235,7 +236,7 @@ async def test_rules_that_change_end_a_websocket_at_its_next_message(world: Make
         await socket.receive_str()
         changed = OPEN.replace("PORT", str(server.port)) + '  - {id: stop, match: "https://**", deny: Enough.}\n'
         reloaded = asyncio.ensure_future(here.proxy.changed.wait())
-        (here.directory / "rules.yaml").write_text(changed)
+        save(here.directory / "rules.yaml", changed)
         await asyncio.wait_for(reloaded, 20)
         await socket.send_str("two")
         assert await refusal(socket) == (1008, "Enough. It was decided by policy, and nothing was executed.")
