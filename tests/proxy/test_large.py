@@ -115,7 +115,7 @@ async def test_memory_stays_flat(authority: trustme.CA, upstream: Any, tmp_path:
     )
     assert process.stderr is not None
     try:
-        said = await asyncio.wait_for(process.stderr.readline(), 30)
+        said = await asyncio.wait_for(process.stderr.readline(), 120)
         listening = re.search(rb"http://127\.0\.0\.1:(\d+)", said)
         assert listening, said
         reader, writer = await asyncio.open_connection("127.0.0.1", int(listening[1]))
