@@ -27,7 +27,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from typing import Final, Literal, NoReturn, cast
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import idna
 import msgspec
@@ -180,6 +180,8 @@ _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)(?::(.*))?")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NEVER_SENT = re.compile(r"[\x00-\x1f\x7f\\]")
 _EXPRESS = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
+_BRACKETS = re.compile(r"[\[\]^]")
+"""Signs of regular expressions that no path holds as they are."""
 _ANGLES = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
@@ -424,6 +426,10 @@ class _Parser:
         angles = _ANGLES.search(text)
         if angles:
             self.fail(at + angles.start(), f"`{angles[0]}` would be literal text", f"write `{{{angles[1]}}}`")
+        brackets = _BRACKETS.search(text)
+        if brackets:
+            mend = f"write `{{name}}` for any segment, `{quote(brackets[0])}` for the sign itself"
+            self.fail(at + brackets.start(), f"`{text}` would be literal text, not a regular expression", mend)
         bad = _BAD_PERCENT.search(text)
         if bad:
             self.fail(at + bad.start(), "`%` without two hexadecimal digits", "write `%25` for the sign itself")

@@ -171,6 +171,10 @@ def _upstream_key(node: Node, body: str | None, credential: str, report: Report)
             return None
         (place,) = places
         node = found[place]
+    if isinstance(node.scalar, bool):
+        mend = "name the field by which the API knows a repetition, such as `upstream_key: Idempotency-Key`"
+        report.add("wrong-type", "`upstream_key` is the name of a header, not `true`", node, mend)
+        return None
     name = report.text(node, "`upstream_key`")
     if name is None or retention_ns is None:
         return None

@@ -11,8 +11,15 @@ LIKENESS = 0.7
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """``did you mean `x`?`` with the closest of `known`, or empty when none is close."""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=LIKENESS)
-    return f"did you mean `{close[0]}`?" if close else ""
+    close = nearest(word, known)
+    return f"did you mean `{close}`?" if close else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that `word` is most like, in upper or lower case; else empty."""
+    folded = {one.lower(): one for one in sorted(known, reverse=True)}
+    close = difflib.get_close_matches(word.lower(), sorted(folded), n=1, cutoff=LIKENESS)
+    return folded[close[0]] if close else ""
 
 
 def listing(known: Iterable[str], joint: str = "or") -> str:

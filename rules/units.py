@@ -18,8 +18,12 @@ _UNITS_NS = {
     "d": 86400 * SECOND_NS,
     "day": 86400 * SECOND_NS,
 }
-LONGEST_NS = 400 * 86400 * SECOND_NS
+DAY_NS = 86400 * SECOND_NS
+LONGEST_NS = 400 * DAY_NS
 """A duration above this is taken for a mistake."""
+
+EVER_NS = 10**9 * DAY_NS
+"""No duration that can be written is above this."""
 
 _UNITS_BYTES = {
     "B": 1,
@@ -38,6 +42,7 @@ _RATE = re.compile(r"([0-9]{1,9})/([a-z]+)", re.ASCII)
 
 DURATION_HELP = "write a number and a unit, such as `30s`, `10m`, `24h` or `7d`"
 SIZE_HELP = "write a number and a unit, such as `512KiB` or `16MiB`"
+FRACTION = re.compile(r"[0-9]*\.[0-9]+/[a-z]+", re.ASCII)
 RATE_HELP = "write a number and a unit of time, such as `5/s`, `10/min`, `100/h` or `1000/d`"
 
 

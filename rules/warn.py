@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rules.earlier import AsksEarlier
+from rules.earlier import AsksEarlier, parts
 from rules.guards.budget import Budget
 from rules.guards.dedupe import Dedupe
 from rules.guards.measures import OfField
@@ -14,7 +14,7 @@ from rules.guards.throttle import EXACT, Throttle
 from rules.pattern import Pattern
 from rules.problems import Mark, Problem
 from rules.ruleset import READ_METHODS, Match, Rule, Tool
-from rules.suggest import listing, suggest
+from rules.suggest import listing, nearest
 from rules.yamltree import Node
 
 type Written = Sequence[tuple[Rule, Node]]
@@ -177,7 +177,7 @@ def _unreachable(
 
 
 _PARAMETER = re.compile(r"(?:^|\|\s*)(query|body)\.([A-Za-z0-9_$@-]+)(?=[.\[|\s]|$)")
-_LISTS_FIELDS = ("by", "key", "ignore")
+_LISTS_FIELDS = ("by", "key", "ignore", "sum")
 
 
 def _unnamed(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
@@ -193,7 +193,9 @@ def _unnamed(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Prob
             told.add(f"{place}.{name}")
             known = [one for each in contracts if each is not None for one in getattr(each, place).names]
             message = f"`{place}.{name}` is never there: the `params` of {_shown_tools(rule)} refuse it"
-            mend = suggest(name, known) or f"name it under `params`, or do not speak of it in `{rule.id}`"
+            near = nearest(name, known)
+            otherwise = f"name it under `params`, or do not speak of it in `{rule.id}`"
+            mend = f"did you mean `{place}.{near}`?" if near else otherwise
             yield Problem("unnamed-field", message, text.mark, mend)
 
 
@@ -202,7 +204,7 @@ def _shown_tools(rule: Rule) -> str:
 
 
 def _fields_of(rule: Rule, node: Node) -> Iterator[Node]:
-    """The fields that the conditions and keys of a rule name."""
+    """The fields of its calls that the conditions and guards of a rule name."""
     where = node.get("where")
     yield from _keys_inside(where) if where is not None else ()
     for guard in rule.guards:
@@ -210,6 +212,9 @@ def _fields_of(rule: Rule, node: Node) -> Iterator[Node]:
         for key in _LISTS_FIELDS:
             value = said.get(key) if said is not None else None
             yield from (value.items or (value,)) if value is not None else ()
+        for part in parts(said) if said is not None and isinstance(guard, AsksEarlier) else ():
+            same = part.get("same")
+            yield from (here for here, _ in same.entries) if same is not None else ()
 
 
 def _keys_inside(node: Node) -> Iterator[Node]:
@@ -234,7 +239,7 @@ def _keys(rule: Rule, node: Node) -> Iterator[Problem]:
 
 
 def _amounts(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
-    """Budgets of parameters that calls may leave out: those are refused."""
+    """Budgets of parameters that calls may leave out: those are refused. (`_unnamed` tells of what `params` refuse.)"""
     for guard in rule.guards:
         if not isinstance(guard, Budget) or not isinstance(guard.measure, OfField):
             continue
@@ -242,9 +247,10 @@ def _amounts(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Prob
         for name in sorted(rule.select.tools or ()):
             contract = tools[name].params
             place = getattr(contract, field.place, None) if field.place in ("body", "query") else None
-            if place is not None and field.steps[:1] and field.steps[0] not in _required(place.schema):
+            first = field.steps[0] if field.steps else None
+            if place is not None and first in place.names and first not in _required(place.schema):
                 message = f"calls of `{name}` may leave out `{field}`, which `budget` counts: those are refused"
-                mend = f"say `required: true` for `{field.steps[0]}` in the `params` of `{name}`"
+                mend = f"say `required: true` for `{first}` in the `params` of `{name}`"
                 yield Problem("optional-amount", message, _mark(node, "budget"), mend)
 
 

@@ -22,7 +22,6 @@ Numbers are compared exactly, whatever their size. `matches` wants the whole val
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import re
@@ -38,6 +37,7 @@ from rules import checks
 from rules.call import Json
 from rules.fields import Absent, ConditionError, Field, Many, Value, parse_field
 from rules.problems import Problem, RuleFileError
+from rules.suggest import nearest
 from rules.yamltree import Node, Scalar
 
 __all__ = ["OPERATORS", "Condition", "ConditionError", "Miss", "Read", "Side", "parse_where"]
@@ -288,9 +288,9 @@ def _operator(field: Field, key: Node, value: Node) -> Test:
     operator = str(key.scalar)
     if operator not in OPERATORS:
         word = operator.lower()
-        near = difflib.get_close_matches(_SPELLINGS.get(word, word), OPERATORS, 1)
+        near = nearest(_SPELLINGS.get(word, word), OPERATORS)
         known = "known are " + ", ".join(f"`{name}`" for name in OPERATORS)
-        help = f"did you mean `{near[0]}`?" if near else _SAID_AS.get(word, known)  # noqa: A001 -- as in Problem
+        help = f"did you mean `{near}`?" if near else _SAID_AS.get(word, known)  # noqa: A001 -- as in Problem
         key.fail("where", f"`{operator}` is not an operator", help)
     return _test(field, operator, value)
 
@@ -300,10 +300,10 @@ _ALIASES: Final = {
     "ne": "!= not neq",
     "in": "one_of",
     "not_in": "nin notin",
-    "lt": "<",
-    "lte": "<= le max",
-    "gt": ">",
-    "gte": ">= ge min",
+    "lt": "< less less_than below",
+    "lte": "<= le max at_most",
+    "gt": "> greater greater_than more above",
+    "gte": ">= ge min at_least",
     "matches": "regex pattern",
     "prefix": "startswith starts_with",
     "glob": "like",
@@ -358,8 +358,11 @@ def _scalars(field: Field, operator: str, node: Node) -> tuple[Scalar, ...]:
 
 def _number(field: Field, operator: str, node: Node) -> int | Decimal:
     if isinstance(node.scalar, bool) or not isinstance(node.scalar, int | Decimal):
-        quoted = isinstance(node.scalar, str) and checks.TEXT_NUMBER.fullmatch(node.scalar)
-        node.fail("where", f"`{operator}` takes a number", "leave out the quotes" if quoted else "")
+        text = node.scalar if isinstance(node.scalar, str) else ""
+        plain = re.sub(r"(?<=[0-9])[,_ '](?=[0-9]{3})", "", text)
+        number = f"write digits alone: `{operator}: {plain}`" if checks.TEXT_NUMBER.fullmatch(plain) else ""
+        mend = "leave out the quotes" if text == plain and number else number
+        node.fail("where", f"`{operator}` takes a number", mend or f"write such as `{operator}: 5000`")
     if field.place in _TEXTS:
         node.fail("where", f"`{field}` is text: `{operator}` never holds", "use `eq`, `in`, `glob` or `matches`")
     return node.scalar

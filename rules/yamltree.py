@@ -89,7 +89,8 @@ def read(text: str, file: str) -> tuple[Node | None, tuple[Problem, ...]]:
         lines = LINE_BREAK.split(before)
         mark = Mark(file, len(lines), len(lines[-1]) + 1)
         message = f"the character `U+{ord(hidden[0]):04X}` is not allowed: it is invisible"
-        return None, (Problem("yaml-character", message, mark, 'remove it, or write it as an escape: "\\u200b"'),)
+        escape = f"\\u{ord(hidden[0]):04x}" if ord(hidden[0]) <= 0xFFFF else f"\\U{ord(hidden[0]):08x}"
+        return None, (Problem("yaml-character", message, mark, f'remove it, or write it as an escape: "{escape}"'),)
     reader = _Reader(file)
     try:
         root = reader.document(text.removeprefix(_BOM))

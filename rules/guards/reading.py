@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rules.fields import Field, parse_field
 from rules.suggest import listing, suggest
-from rules.units import DURATION_HELP, parse_duration
+from rules.units import DAY_NS, DURATION_HELP, EVER_NS, LONGEST_NS, parse_duration
 from rules.yamltree import Node
 
 type Key = tuple[Field, ...]
@@ -46,7 +46,7 @@ def read_map(node: Node, where: str, known: tuple[str, ...]) -> dict[str, Node]:
         if name not in known:
             key.fail(
                 "unknown-key",
-                f"`{where}` has no key `{name}`",
+                f"{where if ' ' in where else f'`{where}`'} has no key `{name}`",
                 suggest(_meant(name, known), known) or f"its keys are {listing(known)}",
             )
         found[name] = value
@@ -57,6 +57,9 @@ def read_duration(node: Node, what: str) -> int:
     """A duration in nanoseconds."""
     value_ns = parse_duration(node.scalar)
     if value_ns is None:
+        if parse_duration(node.scalar, EVER_NS) is not None:
+            longest = f"{LONGEST_NS // DAY_NS}d"
+            node.fail("duration", f"{shown(node)} is longer than {longest}", f"write at most `{longest}`")
         off = f"remove `{what}`: nothing is on by default" if node.scalar is False else DURATION_HELP
         node.fail("duration", f"{shown(node) if node.kind == 'scalar' else f'`{what}`'} is no duration", off)
     return value_ns

@@ -23,7 +23,7 @@ from rules.guard import Pass, Refuse, Settled, Verdict, View
 from rules.guards.counters import Pace, Rate, Slices, Stamps
 from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map, shown
 from rules.state import Due, SetBack, State
-from rules.units import RATE_HELP, parse_rate, seconds_up, show_duration
+from rules.units import FRACTION, RATE_HELP, parse_rate, seconds_up, show_duration
 from rules.yamltree import Node
 
 EXACT = 1000
@@ -225,6 +225,8 @@ def _read_rate(node: Node, per: Node | None = None) -> Rate:
     found = parse_rate(node.scalar)
     if found is None:
         off = "remove it: nothing is on by default" if node.scalar is False else RATE_HELP
+        if isinstance(node.scalar, str) and FRACTION.fullmatch(node.scalar):
+            off = "write whole numbers, and a longer time: `rate: 1` and `per: 2s`"
         node.fail("rate", f"{shown(node)} is no rate", off)
     return Rate(*found)
 

@@ -176,7 +176,7 @@ def test_time_goes_on_from_call_to_call() -> None:
 BAD = [
     ("x", "wrong-type", "a test has to be a mapping"),
     ("{call: {}}", "missing-key", "the test has no `name`"),
-    ("{name: x, cal: {}}", "unknown-key", "`a test` has no key `cal`"),
+    ("{name: x, cal: {}}", "unknown-key", "a test has no key `cal`"),
     ("{name: x}", "test", "a test has either `call` or `calls`"),
     ("{name: x, call: {$GET}, calls: []}", "test", "a test has either `call` or `calls`"),
     ("{name: x, call: {$GET}}", "missing-key", "the test expects nothing"),
@@ -184,7 +184,7 @@ BAD = [
     ("{name: x, calls: [{$GET}], expect: allow}", "test", "`expect` stands beside `calls`"),
     ("{name: x, call: y, expect: allow}", "wrong-type", "a call has to be a mapping"),
     ("{name: x, call: {}, expect: allow}", "missing-key", "the call has no `request`"),
-    ("{name: x, call: {requst: y}, expect: allow}", "unknown-key", "`a call` has no key `requst`"),
+    ("{name: x, call: {requst: y}, expect: allow}", "unknown-key", "a call has no key `requst`"),
     ("{name: x, call: {request: https://a.b/}, expect: allow}", "test", "`request` is no request"),
     ("{name: x, call: {request: 5}, expect: allow}", "test", "`request` is no request"),
     ("{name: x, call: {request: GET https://a:b/}, expect: allow}", "test", "`a:b/` is no URL"),

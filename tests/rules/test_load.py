@@ -520,6 +520,17 @@ WARNED: list[tuple[str, str, list[str]]] = [
         ["unnamed-field"],
     ),
     (
+        "a sum of what params refuse",
+        "{id: a, tool: told, allow: true, budget: {sum: body.nm, max: 5, per: 1h}}",
+        ["unnamed-field"],
+    ),
+    (
+        "a comparison of what params refuse",
+        "{id: a, tool: told, allow: true, require: {after: search, same: {body.nm: query.q}}}, "
+        "{id: b, tool: search, allow: true}",
+        ["unnamed-field"],
+    ),
+    (
         "a condition on what one of two tools takes",
         "{id: a, tool: [told, write], where: {body.nn: 1}, allow: true, dedupe: 1h}",
         [],
