@@ -430,7 +430,9 @@ def demo(keep: Path | None) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def doctor(ctx: click.Context, no_preload: bool, json_wanted: bool, command: tuple[str, ...]) -> None:
-    """Try which clients come through the proxy: those of the Python and Node.js that COMMAND would run with.
+    """Try which clients come through the proxy.
+
+    They are curl and the like, and those of the Python and Node.js that COMMAND would run with.
 
     Each makes one request as under `run`, to a host that the proxy answers itself; nothing leaves this machine. Ends
     with 1 when one goes round the proxy, or does not trust it.
@@ -552,7 +554,9 @@ def stopping(command: Command) -> Command:
 @shared("ledger", "confdir")
 @click.pass_obj
 def halt(given: dict[str, Any], chosen: dict[str, str], reason: str) -> None:
-    """Stop all calls at once, or those of an agent or to a tool, until `resume`.
+    """Stop all calls at once, until `resume`.
+
+    Or only those of an agent, or to a tool.
 
     A running proxy refuses the very next one; calls that are out come to their end. It also holds over restarts, and
     in monitor mode.
@@ -576,7 +580,9 @@ def halt(given: dict[str, Any], chosen: dict[str, str], reason: str) -> None:
 @shared("ledger", "confdir")
 @click.pass_obj
 def resume(given: dict[str, Any], chosen: dict[str, str]) -> None:
-    """Let calls go on that were stopped by `halt` with the same --agent and --tool.
+    """Let calls go on that `halt` has stopped.
+
+    Say the same --agent and --tool as there.
 
     \b
     Examples:
@@ -594,7 +600,9 @@ def resume(given: dict[str, Any], chosen: dict[str, str]) -> None:
 @as_json
 @click.pass_context
 def clock(ctx: click.Context, accept: bool, note: str | None, json_wanted: bool) -> None:
-    """Compare this computer's clock with the record, and mend what a jump into the future has done.
+    """Compare this computer's clock with the record.
+
+    Or, with --accept, mend what a jump into the future has done.
 
     Time never goes back by itself: a clock that is set back frees no quota. So when the clock had run ahead, no window
     passes until it is as far again, unless somebody accepts that it was wrong. Nothing becomes free by accepting.
@@ -628,7 +636,10 @@ def clock(ctx: click.Context, accept: bool, note: str | None, json_wanted: bool)
 
 @cli.group()
 def agent() -> None:
-    """Agents that connect with a token, `http://NAME:TOKEN@host:port`."""
+    """Give agents tokens, and take them away.
+
+    With its token, an agent connects to `http://NAME:TOKEN@host:port`.
+    """
 
 
 @agent.command("add")
@@ -673,7 +684,10 @@ def agent_list(given: dict[str, Any], json_wanted: bool) -> None:
 @click.argument("name")
 @click.pass_context
 def agent_remove(ctx: click.Context, name: str) -> None:
-    """Take the token of agent NAME away; a running proxy refuses it from the next connection on."""
+    """Take the token of agent NAME away.
+
+    A running proxy refuses it from the next connection on.
+    """
     from proxy.agents import Agents
 
     if not Agents(_confdir(ctx.obj)).remove(name):
@@ -879,7 +893,9 @@ def rules_import(
     force: bool,
     verbose: bool,
 ) -> None:
-    """Make tools of an OpenAPI document: JSON or YAML, version 3.0, 3.1 or Swagger 2.0.
+    """Make tools of an OpenAPI document.
+
+    It may be JSON or YAML, of version 3.0, 3.1 or Swagger 2.0.
 
     What a tool does not say as the document does is told on standard error, and above the tool.
 
@@ -964,7 +980,9 @@ def log() -> None:
 @log.command("list")
 @filtered
 @shared("ledger")
-@click.option("-n", "limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many.")
+@click.option(
+    "-n", "limit", metavar="COUNT", type=click.IntRange(1), default=50, show_default=True, help="At most so many."
+)
 @as_json
 @click.pass_obj
 def log_list(given: dict[str, Any], filters: Filters, limit: int, json_wanted: bool) -> None:
@@ -994,7 +1012,9 @@ def _nothing(filters: Filters) -> str:
 @log.command("tail")
 @filtered
 @shared("ledger")
-@click.option("-n", "limit", type=click.IntRange(0), default=10, show_default=True, help="Begin with so many.")
+@click.option(
+    "-n", "limit", metavar="COUNT", type=click.IntRange(0), default=10, show_default=True, help="Begin with so many."
+)
 @as_json
 @click.pass_obj
 def log_tail(given: dict[str, Any], filters: Filters, limit: int, json_wanted: bool) -> None:
@@ -1143,7 +1163,8 @@ def log_prune(given: dict[str, Any], older_than: str) -> None:
         while (first := reader.first_payload()) is not None and first <= through:
             progress.tell(first, through)
             time.sleep(0.05)
-    _say(f"pruned entries up to {through}: {entries} of them now" if entries else "nothing that is sealed is that old")
+    none = "nothing is that old, or no checkpoint has signed it yet"
+    _say(f"pruned entries up to {through}: {entries} of them now" if entries else none)
 
 
 @cli.command()
@@ -1153,10 +1174,10 @@ def log_prune(given: dict[str, Any], older_than: str) -> None:
 @click.argument("id")
 @click.pass_obj
 def resolve(given: dict[str, Any], executed: bool | None, note: str, id: str) -> None:
-    """Say what became of a call whose outcome is unknown, so that its repetitions are no longer held up.
+    """Say what became of a call whose outcome is unknown.
 
-    Executed, they are refused as duplicates; not executed, the next one is sent. ID may be its beginning, or the call's
-    number in the list.
+    Then its repetitions are no longer held up: executed, they are refused as duplicates; not executed, the next one is
+    sent. ID may be its beginning, or the call's number in the list.
 
     \b
     Example:

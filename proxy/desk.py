@@ -151,8 +151,8 @@ def resume(desk: Desk, command: Command) -> Result:
             desk.gate.resume(found, command.by)
             log.warning("%s lets %s go on", command.by, found.calls)
             return {"calls": found.calls, "reason": found.reason}
-    others = " and ".join(found.calls for found in desk.gate.halts) or "nothing"
-    raise CommandError(f"there is no such halt; stopped {'are' if desk.gate.halts else 'is'} {others}")
+    others = " and ".join(found.calls for found in desk.gate.halts)
+    raise CommandError(f"there is no such halt: {f'stopped are {others}' if others else 'nothing is stopped'}")
 
 
 def clock(desk: Desk, command: Command) -> Result:

@@ -206,7 +206,8 @@ class Deciding:
                 nearest, rule_id = missed, rule.id
         if not nearest:
             detail = f"No rule allows this call. {BY_POLICY}"
-            return self._refusal("deny", [Violation("", "no-allow", detail)], detail, ())
+            refusal = self._refusal("deny", [Violation("", "no-allow", detail)], detail, ())
+            return msgspec.structs.replace(refusal, next=NEXT["policy-denied"])  # a change would not help
         violations = [
             Violation(rule_id, "no-allow", missed_by(miss), miss.field, miss.actual, miss.limit) for miss in nearest
         ]

@@ -328,7 +328,7 @@ def test_a_person_stops_a_proxy_that_runs_and_lets_it_go_on(upstream: Upstream) 
         assert re.search("^halted ", asked("status"), re.MULTILINE) is None
     assert upstream.seen == ["GET /", "GET /"]
     again = borderpost("resume", "--agent", "x")
-    assert (again.returncode, again.stderr) == (3, "error: there is no such halt; stopped is nothing\n")
+    assert (again.returncode, again.stderr) == (3, "error: there is no such halt: nothing is stopped\n")
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments: list[str], message: 
 
 
 def test_prune_gives_up_what_is_old_and_keeps_the_rest() -> None:
-    assert "nothing that is sealed is that old" in borderpost("log", "prune", "--older-than", "200d").stderr
+    assert "no checkpoint has signed it yet" in borderpost("log", "prune", "--older-than", "200d").stderr
     borderpost("log", "checkpoint")
     assert "pruned entries up to 1: 1 of them now" in borderpost("log", "prune", "--older-than", "90d").stderr
     shown = [json.loads(borderpost("log", "show", f"c_{n}", "--json").stdout) for n in (1, 2)]

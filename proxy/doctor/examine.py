@@ -99,8 +99,13 @@ class _Told(msgspec.Struct, frozen=True):
 async def examine(
     confdir: Path, command: Sequence[str], *, preload: bool, tell: Callable[[int, int], None] = lambda done, total: None
 ) -> Diagnosis:
-    """Probe the clients that `command` would find. `tell` hears how many are done, of how many."""
+    """Probe the clients that `command` would find. `tell` hears how many are done, of how many.
+
+    Raises `ChildError` when there is no such program.
+    """
     logging.getLogger("borderpost").addHandler(logging.NullHandler())  # what it would say is in the findings
+    if command:
+        child.find_program(command, os.environ)  # whose clients are not those of a program that is not there
     with tempfile.TemporaryDirectory(prefix="borderpost-doctor-") as name:
         directory = Path(name)
         async with _proxy(confdir, directory) as (proxy, url):

@@ -122,14 +122,14 @@ async def test_with_no_proxy_the_command_line_records_it(world: MakeWorld) -> No
     first = await world(RULES)
     await first.proxy.stop()
     await halt(first)
-    with pytest.raises(CommandError, match="there is no such halt; stopped are all calls"):
+    with pytest.raises(CommandError, match="there is no such halt: stopped are all calls"):
         await command(first, "resume", agent="ann")
     here = await world(RULES)
     async with here.client() as client:
         assert await look(client) == "halted"
     await here.proxy.stop()
     await command(here, "resume")
-    with pytest.raises(CommandError, match="there is no such halt; stopped is nothing"):
+    with pytest.raises(CommandError, match="there is no such halt: nothing is stopped"):
         await command(here, "resume")
     again = await world(RULES)
     async with again.client() as client:

@@ -105,6 +105,14 @@ def test_a_refusal_names_the_nearest_allow_and_what_it_missed(
     assert decision.next
 
 
+def test_an_agent_is_told_to_change_a_call_only_where_a_change_would_help() -> None:
+    near = decided("rules: [{id: a, match: 'GET https://**', where: {query.q: x}, allow: true}]", call("GET"))
+    far = decided("rules: []", call("GET"))
+    assert near.code == far.code == "no-allow"
+    assert near.next == ("Do not repeat this call unchanged.", "Change it so that a rule allows it, or ask a person.")
+    assert far.next == ("Do not repeat this call.", "Do without it, or ask a person.")
+
+
 def test_the_nearest_allow_may_be_excused_or_watched() -> None:
     excused = decided("rules: [{id: a, match: 'GET https://**', unless: {agent: ann}, allow: true}]", call("GET"))
     assert "its `unless` holds" in excused.detail

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from proxy.child import ChildError
 from proxy.doctor.examine import Diagnosis, Verdict, examine
 
 CURL = shutil.which("curl")
@@ -103,6 +104,11 @@ async def test_an_interpreter_that_does_not_start_is_no_good_news(path: Path, co
     found = await examine(confdir, ["python3", "agent.py"], preload=True)
     assert verdicts(found) == {"python": "unclear"} and not found.well
     assert found.findings[0].error == "cannot" and "Python 3.8 or later" in found.findings[0].fix
+
+
+async def test_the_clients_of_a_program_that_is_not_there_are_not_guessed(path: Path, confdir: Path) -> None:
+    with pytest.raises(ChildError, match="cannot run `agnet`: no such program"):
+        await examine(confdir, ["agnet"], preload=True)
 
 
 @pytest.mark.skipif(CURL is None, reason="there is no curl")
