@@ -195,13 +195,20 @@ def open_reader(path: Path) -> Engine:
     address = f"file:{quote(str(path.absolute()))}?mode=ro"
 
     def connect() -> sqlite3.Connection:
-        if not path.exists():
-            raise LedgerError(f"there is no ledger at `{path}`: nothing was recorded yet, or give `--ledger`")
+        check_file(path)
         connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
         connection.execute("PRAGMA query_only = ON")
         return connection
 
     return create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=2)
+
+
+def check_file(path: Path) -> None:
+    """Raises `LedgerError` where no file is."""
+    if path.is_dir():
+        raise LedgerError(f"cannot read the ledger `{path}`: it is a directory; give a file with `--ledger`")
+    if not path.exists():
+        raise LedgerError(f"there is no ledger at `{path}`: nothing was recorded yet, or give `--ledger`")
 
 
 @contextlib.contextmanager

@@ -603,7 +603,7 @@ def _own(path: Path, owner: str) -> int:
         os.close(lock_fd)
         raise LedgerError(
             f"the ledger `{path}` is in use by process {pid or '?'} (`{command or '?'}`): "
-            "stop that one first, or give another ledger with `--ledger`"
+            "stop that one first, give another ledger with `--ledger`, or let the agents share one `borderpost serve`"
         ) from None
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, f"{os.getpid()} {owner[:512]}\n".encode("utf-8", "replace"), 0)

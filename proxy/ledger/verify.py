@@ -21,7 +21,7 @@ import msgspec
 from proxy.ledger import schema
 from proxy.ledger.entries import CommandEntry, LedgerError
 from proxy.ledger.note import Note, NoteError, Verifier, parse_note, parse_verifier
-from proxy.ledger.query import SLACK_NS
+from proxy.ledger.query import SLACK_NS, check_file
 from proxy.ledger.rows import Beside, Row, chain, entry_of, payload_digest, rules_named
 from rules.state import SetBack
 
@@ -98,8 +98,7 @@ def verify(path: Path, anchor: Note | None, public: bytes | Verifier | None, tel
     `public` is the key that signs its checkpoints, if it is known. Raises `LedgerError` when nothing can be said:
     there is no such file, it cannot be read, is of another version, or the anchor is not signed by this key.
     """
-    if not path.exists():
-        raise LedgerError(f"there is no ledger at `{path}`: nothing was recorded yet, or give `--ledger`")
+    check_file(path)
     check = _Check(path, anchor, public, tell)
     finding: Finding | None = None
     try:

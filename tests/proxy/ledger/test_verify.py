@@ -425,7 +425,7 @@ def test_a_ledger_of_schema_1_verifies_when_it_was_brought_up_to_date(tmp_path: 
     ("make", "message"),
     [
         (lambda path: None, "there is no ledger at"),
-        (lambda path: path.mkdir(), "cannot read the ledger"),
+        (lambda path: path.mkdir(), "cannot read the ledger .*: it is a directory; give a file"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
