@@ -32,6 +32,12 @@ _EXECUTED: dict[Executed, str] = {
     "yes": "It was executed already.",
     "unknown": "Whether it was executed is not known.",
 }
+_FAILED: dict[Executed, tuple[str, ...]] = {
+    "no": ("Try again once.", "If it fails the same way, do without it, or tell a person."),
+    "unknown": ("Read back whether it took effect before you try again.",),
+}
+"""What to do when an upstream failed."""
+
 _SAYS_EXECUTED = ("executed", "took effect", "is unknown")
 """A detail that says one of these has said it already."""
 
@@ -86,6 +92,7 @@ def render_failure(
         code,
         detail,
         executed=executed,
+        advice=_FAILED.get(executed, ()) if code == "upstream-failed" else (),
         method=method,
         http_version=http_version,
         call_id=call_id,
