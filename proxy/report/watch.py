@@ -115,8 +115,9 @@ def _ask(
 ) -> bool:
     """Ask about one. False when somebody said `q`."""
     ticket = card.question.id
-    say(["", *show(card), "", ASK])
-    keys.forget()
+    say(["", *show(card), ""])
+    keys.forget()  # before the question is asked: what is typed after it is an answer
+    say(ASK)
     while True:
         typed = keys.key(LOOK_S)
         if typed is None:
