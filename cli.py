@@ -40,8 +40,18 @@ type Decorator = Callable[[Command], Command]
 # --- the outermost boundary ---
 
 
+class _ReaderLeft(Exception):
+    """Whoever read our output, such as `head`, has gone. click would make an exit code of 1 of a broken pipe."""
+
+
 class Borderpost(click.Group):
     """The root: no traceback reaches a user, whatever happens below."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         extra["standalone_mode"] = False
@@ -86,7 +96,7 @@ def _bounded(run: Callable[[], object]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderLeft):
         # Whoever read has gone, such as `head`. Python would complain once more when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

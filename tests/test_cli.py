@@ -182,6 +182,16 @@ def test_an_unwritable_ledger_is_one_line(tmp_path: Path) -> None:
     assert "file" in result.stderr
 
 
+def test_a_reader_that_has_left_before_the_first_byte_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cli", "rules", "schema"]
+    environment = os.environ | {"PYTHONPATH": str(HOUSE)}
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     script = f"{sys.executable} -m cli rules schema | head -c 1; exit ${{PIPESTATUS[0]}}"
     environment = os.environ | {"PYTHONPATH": str(HOUSE)}
