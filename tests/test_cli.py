@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 import cli
 from proxy.agents import Agents
+from proxy.cli.group import Borderpost
 from proxy.report.people import list_agents
 
 HOUSE = Path(__file__).parents[1]
@@ -167,7 +168,7 @@ def test_an_unforeseen_fault_is_one_line_unless_debugging(monkeypatch: pytest.Mo
     def broken() -> None:
         raise TypeError("unforeseen")
 
-    group = cli.Borderpost("borderpost", commands={"broken": broken})
+    group = Borderpost("borderpost", commands={"broken": broken})
     result = CliRunner().invoke(group, ["broken"])
     assert result.exit_code == 3
     assert result.stderr.startswith("error: TypeError: unforeseen (a fault of borderpost's")

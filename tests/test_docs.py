@@ -28,6 +28,7 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from proxy.cli.group import DefaultGroup
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from proxy.rulefiles import packs
@@ -105,7 +106,7 @@ def shell(example: Example, directory: Path) -> None:
 
 def unknown(command: click.Command, words: list[str]) -> list[str]:
     """The words that are no command or no option of it. After `--` everything is somebody else's."""
-    if isinstance(command, cli.DefaultGroup) and not {*words[:1]} & {"--help", *command.commands}:
+    if isinstance(command, DefaultGroup) and not {*words[:1]} & {"--help", *command.commands}:
         command = next(iter(command.commands.values()))
     options = {"--help", *(name for param in command.params for name in (*param.opts, *param.secondary_opts))}
     wrong = []

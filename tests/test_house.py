@@ -21,6 +21,7 @@ import rules.load
 
 HOUSE = Path(__file__).parents[1]
 ROOMS = ("rules", "proxy", "cli")
+"""The top level; `proxy.cli` belongs to the room `cli`."""
 
 FORBIDDEN = {
     "rules": {"proxy", "cli", "tests", "bench"},
@@ -34,7 +35,7 @@ ONE_PLACE = {
     "wsproto": r"proxy\.websocket",
     "sqlalchemy": r"proxy\.ledger(\..*)?",
     "sqlite3": r"proxy\.ledger(\..*)?",
-    "click": r"cli",
+    "click": r"cli|proxy\.cli\..*",
     "watchfiles": r"proxy\.rulefiles",
     "graphql": r"rules\.protocols\.document",
     "genai_prices": r"rules\.prices",
@@ -65,7 +66,7 @@ class Module(msgspec.Struct, frozen=True):
 
     @property
     def room(self) -> str:
-        return self.name.partition(".")[0]
+        return room_of(self.name)
 
 
 def parse(name: str, path: Path, text: str) -> Module:
@@ -112,8 +113,12 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
+def room_of(name: str) -> str:
+    return "cli" if within(name, "proxy.cli") else name.partition(".")[0]
+
+
 def looks_into_forbidden_rooms(module: Module) -> set[str]:
-    return {name for name in module.imports if name.partition(".")[0] in FORBIDDEN[module.room]}
+    return {name for name in module.imports if room_of(name) in FORBIDDEN[module.room]}
 
 
 def out_of_place(module: Module) -> set[str]:
@@ -226,6 +231,8 @@ def test_python_stands_in_its_rooms_only() -> None:
         ("rules.x", "from proxy.gate import Gate", "proxy.gate.Gate"),
         ("rules.x", "def f():\n    import proxy", "proxy"),
         ("proxy.x", "import cli", "cli"),
+        ("proxy.x", "from proxy.cli.output import say", "proxy.cli.output.say"),
+        ("proxy.x", "import click", "click"),
         ("proxy.x", "from sqlalchemy.sql import text", "sqlalchemy"),
         ("proxy.wire.x", "import mitmproxy.http", "mitmproxy"),
         ("rules.x", "import os.path", "os.path"),
