@@ -125,7 +125,8 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "say where each stands and what it may be; what would let something through in silence is an error: a bound "
         "without a type, a key that says nothing about its type, an object that names no members. Bare names are in "
         "the body if the tool has one, else in the query; `path.x`, `query.x` and `body.x` say it themselves, and "
-        "`$body` is the body as a whole.",
+        "`$body` is the body as a whole. Where `mcp` or `graphql` tells calls apart, they are the arguments of what is "
+        "asked for: `args.x`, or `$args` as a whole.",
         "tools:\n  refund:\n    match: POST https://pay.example.com/refunds\n"
         "    params: {amount: {minimum: 1, maximum: 5000}}\nrules: []",
         "tools:\n  refund:\n    match: POST https://pay.example.com/refunds\n"

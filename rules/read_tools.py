@@ -202,15 +202,27 @@ def _params(
             mend = "add `params`, or remove it"
             report.add("params", "`params_mode` stands without `params`", found["params_mode"], mend)
         return None
+    says = [match.says for match in matches if match.says is not None]
+    if says and not all(match.says is not None and match.says.has_arguments for match in matches):
+        session = next((one.text for one in says if not one.has_arguments), "")
+        message = f"`{session}` has no arguments" if session else "some matches of this tool have arguments, others not"
+        report.add("params", message, found["params"], "give what has other parameters a tool of its own")
+        return None
     patterns = [match.pattern for match in matches]
     methods = {method for pattern in patterns for method in pattern.methods}
     calls = Calls(
         methods=frozenset(methods) if all(pattern.methods for pattern in patterns) else frozenset(),
         names=tuple(dict.fromkeys(name for pattern in patterns for name in pattern.names)),
         body=body,
-        credential=credential,
+        messages=bool(says),
+        beside=frozenset().union(*(one.in_query for one in says), _secret_in_query(credential)),
     )
     return read_params(found["params"], calls, mode == "monitor", report)
+
+
+def _secret_in_query(credential: str) -> tuple[str, ...]:
+    """The query parameter that holds the caller's secret, which is no parameter of the operation."""
+    return (credential.removeprefix("query."),) if credential.startswith("query.") else ()
 
 
 def _flag(node: Node, what: str, report: Report) -> bool:

@@ -87,7 +87,8 @@ TOOL: dict[str, Word] = {
         ref("success"),
     ),
     "params": Word(
-        "What its calls may say: a name for each parameter, with what it may be. All others are refused; {} is none.",
+        "What its calls may say: a name for each parameter (of a message of MCP or GraphQL: for each argument), with "
+        "what it may be. All others are refused; {} is none.",
         {"type": "object", "additionalProperties": ref("parameter")},
     ),
     "params_mode": Word(

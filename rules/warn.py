@@ -176,7 +176,7 @@ def _unreachable(
         yield Problem("unreachable-rule", message, node.mark, "add `allow: true` to it, or allow the calls elsewhere")
 
 
-_PARAMETER = re.compile(r"(?:^|\|\s*)(query|body)\.([A-Za-z0-9_$@-]+)(?=[.\[|\s]|$)")
+_PARAMETER = re.compile(r"(?:^|\|\s*)(query|body|args)\.([A-Za-z0-9_$@-]+)(?=[.\[|\s]|$)")
 _LISTS_FIELDS = ("by", "key", "ignore", "sum")
 
 
@@ -191,7 +191,8 @@ def _unnamed(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Prob
             ):
                 continue
             told.add(f"{place}.{name}")
-            known = [one for each in contracts if each is not None for one in getattr(each, place).names]
+            places = [where for each in contracts if each is not None for where in each.places if where.name == place]
+            known = [name for where in places for name in where.names]
             message = f"`{place}.{name}` is never there: the `params` of {_shown_tools(rule)} refuse it"
             near = nearest(name, known)
             otherwise = f"name it under `params`, or do not speak of it in `{rule.id}`"
@@ -246,7 +247,8 @@ def _amounts(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Prob
         field = guard.measure.field
         for name in sorted(rule.select.tools or ()):
             contract = tools[name].params
-            place = getattr(contract, field.place, None) if field.place in ("body", "query") else None
+            places = contract.places if contract is not None else ()
+            place = next((each for each in places if each.name == field.place), None)
             first = field.steps[0] if field.steps else None
             if place is not None and first in place.names and first not in _required(place.schema):
                 message = f"calls of `{name}` may leave out `{field}`, which `budget` counts: those are refused"

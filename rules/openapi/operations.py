@@ -13,7 +13,7 @@ import msgspec
 from rules.openapi.document import Document, OpenApiError, mapping, sequence
 from rules.openapi.notes import LEFT_OUT, NARROWER, WIDER, Note
 from rules.openapi.schemas import DEPTH, Schemas, TooLarge, Written
-from rules.params.read import WHOLE
+from rules.params.read import PLACED, WHOLE, WHOLES
 
 METHODS = ("get", "head", "options", "post", "put", "patch", "delete", "trace")
 NAME_LENGTH = 80
@@ -371,7 +371,7 @@ class _Writing:
 
 def _key(name: str, place: str, explicit: bool) -> str:
     """How `params` names it."""
-    odd = name == WHOLE or re.match(r"(path|query|body|header)[.\[]", name)
+    odd = name in WHOLES or PLACED.match(name)
     if not explicit and not odd:
         return name
     if re.fullmatch(r"[A-Za-z0-9_$@-]+", name):

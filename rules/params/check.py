@@ -1,7 +1,8 @@
 """Comparing a call with the contract of its tool.
 
 A body that nobody can read in one way (trailing data, a byte order mark, text that is not UTF-8, a key twice, an
-unknown content-coding), or whose media type the contract does not name, does not fit.
+unknown content-coding), or whose media type the contract does not name, does not fit. Of a message of a protocol the
+arguments are looked at: those of each root field, where a GraphQL document has several.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import msgspec
 
 from rules.call import Body, Call
 from rules.decision import Plain, Violation
-from rules.fields import WireText, fact, part_value, plain, spell
+from rules.fields import Absent, ConditionError, WireText, fact, part_value, plain, spell
 from rules.forms import tree
 from rules.params.contract import Contract, Place
 from rules.params.legal import actual, legal, one_of
-from rules.params.telling import Telling, violation
+from rules.params.telling import SPOKEN, Telling, violation
 from rules.params.typed import Schema, Steps, Typing, exact, flat, types
+from rules.protocols import arguments
 
 _SHOWN_KINDS = {
     "json": "JSON (application/json)",
@@ -43,9 +45,12 @@ def check(contract: Contract, call: Call, bindings: Mapping[str, str]) -> Checke
             name: WireText(bindings[name]) for name in contract.path.names if name in bindings
         }
         found += _check(contract, contract.path, captured, facts)
-    pairs = [(name, value) for name, value in call.query if name != contract.secret]
+    pairs = [(name, value) for name, value in call.query if name not in contract.beside]
     found += _check(contract, contract.query, _tree(contract.query, _texts(pairs)), facts)
-    found += _check_body(contract, call.body, facts)
+    if contract.args is not None:
+        found += _check_arguments(contract, contract.args, call, facts)
+    else:
+        found += _check_body(contract, call.body, facts)
     return Checked(tuple(found), facts)
 
 
@@ -58,6 +63,20 @@ def _tree(where: Place, pairs: Sequence[tuple[str, object]]) -> dict[str, object
     found = tree([pair for pair in pairs if pair[0] not in where.literal], None)
     for name in where.literal:
         found.update(tree([pair for pair in pairs if pair[0] == name], name))
+    return found
+
+
+def _check_arguments(contract: Contract, where: Place, call: Call, facts: dict[str, Plain]) -> list[Violation]:
+    try:
+        given = arguments(call)
+    except ConditionError as error:
+        return [violation("args", f"the arguments cannot be read: {error}", "", "arguments that can be read")]
+    assert not isinstance(given, Absent), "a message that names the tool asks for an operation"
+    if not isinstance(given, list):
+        return _check(contract, where, given, facts, typed=True)
+    found: list[Violation] = []
+    for n, one in enumerate(given):
+        found += _check(contract, where, one, facts, typed=True, nth=n)
     return found
 
 
@@ -95,16 +114,23 @@ FACTS = 200
 
 
 def _check(
-    contract: Contract, where: Place, value: Any, facts: dict[str, Plain], *, typed: bool = False
+    contract: Contract,
+    where: Place,
+    value: Any,
+    facts: dict[str, Plain],
+    *,
+    typed: bool = False,
+    nth: int | None = None,
 ) -> list[Violation]:
-    """What is wrong in one place. `typed`: its values have types, as in JSON."""
+    """What is wrong in one place. `typed`: its values have types, as in JSON. `nth`: of several such places."""
     if value == {} and where.empty:
         return []
+    here = where.name if nth is None else f"{where.name}[{nth}]"
     if isinstance(value, dict) and len(value) <= FACTS:
         shape = plain if typed else fact
-        facts.update([(spell(where.name, (name,)), shape(each)) for name, each in value.items()])
+        facts.update([(spell(here, (name,)), shape(each)) for name, each in value.items()])
     else:
-        facts[where.name] = fact(value)
+        facts[here] = fact(value)
     first: Any = exact(value) if typed else None
     unclear: list[Steps] = []
     for as_text in () if typed else (False, True):
@@ -118,12 +144,12 @@ def _check(
             break
     if typed and where.validator.is_valid(first):
         return []
-    telling = Telling(contract, where)
+    telling = Telling(contract, where, here)
     found = [telling.unclear(steps) for steps in unclear]
     found += telling.errors(where.validator.iter_errors(first), unclear)
     wanted = legal(where.schema)
-    detail = f"the {where.name} as a whole does not fit: it has to be {wanted}"
-    return sorted(dict.fromkeys(found), key=_place_and_words) or [violation(where.name, detail, actual(first), wanted)]
+    detail = f"{SPOKEN[where.name]} as a whole does not fit: it has to be {wanted}"
+    return sorted(dict.fromkeys(found), key=_place_and_words) or [violation(here, detail, actual(first), wanted)]
 
 
 def _place_and_words(violation: Violation) -> tuple[str, str]:

@@ -11,7 +11,8 @@ from rules.checks import REGEX_SIZE
 from rules.params.typed import REST, flat
 
 BODY_KINDS = ("json", "form", "multipart")
-type PlaceName = Literal["path", "query", "body"]
+type PlaceName = Literal["path", "query", "body", "args"]
+"""`args`: the arguments of the operation that a message asks for."""
 
 
 class Place(msgspec.Struct, frozen=True, eq=False):
@@ -55,8 +56,8 @@ class Contract(msgspec.Struct, frozen=True, eq=False):
     """What the calls of a tool may say.
 
     `home`: where its bare names stand, empty where it has none. `kinds`: how its bodies may read; empty: its body is
-    not looked at. `secret`: a query parameter that holds the caller's secret, which is no parameter of the operation.
-    `watched`: `params_mode: monitor`.
+    not looked at. `args`: of a tool whose calls are messages of a protocol. `beside`: query parameters that are none of
+    the operation: the caller's secret, and what a message is made of. `watched`: `params_mode: monitor`.
     """
 
     path: Place | None
@@ -64,12 +65,18 @@ class Contract(msgspec.Struct, frozen=True, eq=False):
     body: Place
     home: str
     kinds: tuple[str, ...]
-    secret: str = ""
+    args: Place | None = None
+    beside: frozenset[str] = frozenset()
     watched: bool = False
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where a parameter may be moved to that stands in the wrong one."""
+        return (self.query, self.body) if self.args is None else (self.args, self.query)
 
     def refuses(self, place: PlaceName, name: str) -> bool:
         """Whether no call that keeps to it has the parameter `name` there."""
-        if self.watched or (place == "body" and not self.kinds):
+        if self.watched or (place == "body" and not self.kinds) or (place == "query" and name in self.beside):
             return False
-        where = self.body if place == "body" else self.query
-        return not where.open and name not in where.names and (place, name) != ("query", self.secret)
+        where = next((each for each in self.places if each.name == place), None)
+        return where is not None and not where.open and name not in where.names

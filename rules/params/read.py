@@ -19,6 +19,7 @@ from rules.checks import REGEX_LENGTH, search
 from rules.fields import EACH, parse_field
 from rules.params.contract import BODY_KINDS, Contract, PlaceName, place
 from rules.params.keywords import BRANCHES, FORMATS, INT_BITS, KEYWORDS, MEANT, NO_HELP, NUMERIC, OF_TYPE, SPLITS, TYPES
+from rules.params.telling import SPOKEN
 from rules.params.typed import exact, flat
 from rules.shape import Report
 from rules.suggest import listing, suggest
@@ -28,19 +29,24 @@ from rules.yamltree import Node
 WHOLE = "$body"
 """The body as a whole, where it is no object or more is to be said about it than its members."""
 
-_PLACED = re.compile(r"(path|query|body|header)(?=[.\[])")
+WHOLES: dict[str, PlaceName] = {WHOLE: "body", "$args": "args"}
+"""The same of the arguments of a message."""
+
+PLACED = re.compile(r"(path|query|body|args|header)(?=[.\[])")
 _IN_BODY = frozenset({"POST", "PUT", "PATCH"})
 _IN_QUERY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 class Calls(msgspec.Struct, frozen=True):
     """What is known of a tool's calls before its parameters are read: `methods`, empty where some match any; `names`
-    that its patterns capture; the declared `body`, or None; `credential`, the field of the secret, or empty."""
+    that its patterns capture; the declared `body`, or None; `messages`: they are those of a protocol, and ask for an
+    operation with arguments; `beside`: query parameters that are none."""
 
     methods: frozenset[str]
     names: tuple[str, ...]
     body: str | None
-    credential: str
+    messages: bool
+    beside: frozenset[str]
 
 
 def read_params(node: Node, calls: Calls, watched: bool, report: Report) -> Contract | None:
@@ -50,35 +56,39 @@ def read_params(node: Node, calls: Calls, watched: bool, report: Report) -> Cont
         report.wrong_type(node, "`params`", "a mapping from names to what they may be", "`params: {}` is none at all")
         return None
     home = _home(calls)
-    found: dict[PlaceName, dict[str, dict[str, Any]]] = {"path": {}, "query": {}, "body": {}}
-    required: dict[PlaceName, list[str]] = {"path": [], "query": [], "body": []}
+    found: dict[PlaceName, dict[str, dict[str, Any]]] = {"path": {}, "query": {}, "body": {}, "args": {}}
+    required: dict[PlaceName, list[str]] = {"path": [], "query": [], "body": [], "args": []}
     whole: tuple[Node, dict[str, Any], bool] | None = None
     for key, value in node.entries:
         where = report.attempt(partial(_where, key, home, calls))
         schema = report.attempt(partial(_parameter, value, where))
         if where is None or schema is None:
             continue
-        if key.scalar == WHOLE:
+        if key.scalar in WHOLES:
             whole = (key, *schema)
         elif where[1] in found[where[0]]:
-            report.add("params", f"`{where[1]}` of the {where[0]} is named twice", key, "name each parameter once")
+            report.add("params", f"`{where[1]}` of {SPOKEN[where[0]]} is named twice", key, "name each parameter once")
         else:
             found[where[0]][where[1]] = schema[0]
             if schema[1]:
                 required[where[0]].append(where[1])
-    if whole is not None and found["body"]:
-        mend = f"put them into the `properties` of `{WHOLE}`"
-        report.add("params", f"`{WHOLE}` stands beside parameters of the body", whole[0], mend)
+    inside: PlaceName = "args" if calls.messages else "body"
+    if whole is not None and found[inside]:
+        mend = f"put them into the `properties` of `{whole[0].scalar}`"
+        beside = "other arguments" if calls.messages else "parameters of the body"
+        report.add("params", f"`{whole[0].scalar}` stands beside {beside}", whole[0], mend)
     if len(report.problems) > before:
         return None
-    body = whole[1] if whole is not None else _object(found["body"], required["body"])
+    said = whole[1] if whole is not None else _object(found[inside], required[inside])
+    body = {} if calls.messages else said  # the body is the message, which is read strictly anyway
     return Contract(
         path=place("path", _object(found["path"], required["path"])) if found["path"] else None,
         query=place("query", _object(found["query"], required["query"])),
         body=place("body", body, optional=whole is not None and not whole[2]),
         home=home or "",
         kinds=_kinds(calls.body, body),
-        secret=calls.credential.removeprefix("query.") if calls.credential.startswith("query.") else "",
+        args=place("args", said) if calls.messages else None,
+        beside=calls.beside,
         watched=watched,
     )
 
@@ -96,7 +106,10 @@ def _object(properties: dict[str, dict[str, Any]], required: Sequence[str]) -> d
 
 
 def _home(calls: Calls) -> PlaceName | None:
-    """Where bare names stand: in the body if the tool has one, else in the query; None where that is not known."""
+    """Where bare names stand: among the arguments if the tool's calls are messages, in the body if it has one, else in
+    the query; None where that is not known."""
+    if calls.messages:
+        return "args"
     if calls.body is not None:
         return "query" if calls.body in ("none", "text") else "body"
     if calls.methods and calls.methods <= _IN_BODY:
@@ -109,15 +122,15 @@ def _where(key: Node, home: PlaceName | None, calls: Calls) -> tuple[PlaceName, 
     text = str(key.scalar)
     named: PlaceName = home or "body"
     name = text
-    placed = _PLACED.match(text)
-    if text == WHOLE:
-        named = "body"
+    placed = PLACED.match(text)
+    if text in WHOLES:
+        named = WHOLES[text]
     elif placed:
         field = parse_field(text, key)
         if field.place == "header":
             key.fail("params", f"`{text}` is a header, which is no parameter", "limit it by the `where` of a rule")
         if field.steps[:1] == (EACH,):
-            key.fail("params", f"`{text}` is no parameter", f"write `{WHOLE}: {{type: array, items: ...}}`")
+            key.fail("params", f"`{text}` is no parameter", f"write `${field.place}: {{type: array, items: ...}}`")
         if len(field.steps) != 1:
             mend = f'write `{field.steps[0]}: {{properties: {{...}}}}`, or quote the name: `{field.place}["a.b"]`'
             key.fail("params", f"`{text}` is a member of a parameter", mend)
@@ -129,6 +142,12 @@ def _where(key: Node, home: PlaceName | None, calls: Calls) -> tuple[PlaceName, 
         captured = listing((f"{{{each}}}" for each in calls.names), "and") if calls.names else "no name"
         message = f"`path.{name}` is never set: the pattern captures {captured}"
         key.fail("unknown-path-name", message, suggest(name, calls.names))
+    if named == "body" and calls.messages:
+        mend = f"write `{'$args' if text == WHOLE else f'args.{name}'}`"
+        key.fail("params", f"`{text}` is in the body, which is a message here: its arguments are parameters", mend)
+    if named == "args" and not calls.messages:
+        mend = "only a tool whose every match says `mcp` (not `session`) or `graphql` has arguments"
+        key.fail("params", f"`{text}` is never set: the calls of this tool have no arguments", mend)
     if named == "body" and calls.body in ("none", "text"):
         mend = "say `body: json`, `body: form` or `body: multipart`"
         key.fail("params", f"`{text}` is in the body, and the tool says `body: {calls.body}`", mend)

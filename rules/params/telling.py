@@ -11,7 +11,7 @@ from typing import Any
 
 from rules.decision import Violation
 from rules.fields import spell
-from rules.params.contract import Contract, Place
+from rules.params.contract import Contract, Place, PlaceName
 from rules.params.legal import actual, legal, one_of
 from rules.params.typed import Schema, Steps, elements, flat, members
 from rules.suggest import closest
@@ -22,6 +22,9 @@ TOLD = 10
 
 ERRORS = 100
 """Errors of the validator that are looked at."""
+
+SPOKEN: dict[PlaceName, str] = {"path": "the path", "query": "the query", "body": "the body", "args": "`args`"}
+"""A place as sentences name it."""
 
 
 def told(tool: str, violations: Sequence[Violation]) -> str:
@@ -38,11 +41,12 @@ def violation(field: str, detail: str, actual: str, wanted: str) -> Violation:
 
 
 class Telling:
-    """Says what the validator found, in words about parameters."""
+    """Says what the validator found, in words about parameters. `here`: the place `where`, or which one of several."""
 
-    def __init__(self, contract: Contract, where: Place) -> None:
+    def __init__(self, contract: Contract, where: Place, here: str) -> None:
         self.contract = contract
         self.where = where
+        self.here = here
 
     def errors(self, errors: Iterable[Any], unclear: Sequence[Steps] = ()) -> list[Violation]:
         """The violations behind `errors`, but for those in places that are unclear anyway."""
@@ -56,13 +60,16 @@ class Telling:
     def unclear(self, steps: Steps) -> Violation:
         """What stands in `steps` can be read in two ways."""
         detail = f"`{self._named(steps)}` stands more than once, or in two forms, and it can be only one"
-        return violation(_spelled(self.where.name, steps), detail, "ambiguous", "one value")
+        return violation(self._spelled(steps), detail, "ambiguous", "one value")
 
     def _named(self, steps: Steps) -> str:
         """The field as the rule file would say it: bare where the tool's bare names stand."""
-        if self.where.name == self.contract.home and steps and isinstance(steps[0], str):
+        if self.here == self.contract.home and steps and isinstance(steps[0], str):
             return steps[0] + _spelled("", steps[1:])
-        return _spelled(self.where.name, steps)
+        return self._spelled(steps)
+
+    def _spelled(self, steps: Steps) -> str:
+        return _spelled(self.here, steps)
 
     def _error(self, error: Any, steps: Steps) -> list[Violation]:
         kind = error.kind
@@ -83,12 +90,11 @@ class Telling:
             if len(lacking) == len(kind.context):
                 either = one_of([f"`{name}`" for name in dict.fromkeys(lacking)])
                 inside = f"`{self._named(steps)}` lacks " if steps else "the call lacks "
-                return [violation(_spelled(self.where.name, steps), inside + either, "absent", either)]
+                return [violation(self._spelled(steps), inside + either, "absent", either)]
         wanted = one_of([legal(schema) for schema in schemas]) if schemas else "something else"
-        name = self._named(steps) if steps else f"the {self.where.name}"
-        quoted = f"`{name}`" if steps else name
+        quoted = f"`{self._named(steps)}`" if steps else SPOKEN[self.where.name]
         what_it_is = actual(error.instance)
-        field = _spelled(self.where.name, steps)
+        field = self._spelled(steps)
         if what == "OneOfMultipleValid":
             return [violation(field, f"{quoted} fits several of its forms, and has to fit one", what_it_is, wanted)]
         if what == "UniqueItems":
@@ -106,10 +112,8 @@ class Telling:
     def _missing(self, steps: Steps) -> Violation:
         schemas = self._schemas(steps)
         wanted = one_of([legal(schema) for schema in schemas]) if schemas else "given"
-        name = self._named(steps)
-        return violation(
-            _spelled(self.where.name, steps), f"`{name}` is missing: it has to be {wanted}", "absent", wanted
-        )
+        detail = f"`{self._named(steps)}` is missing: it has to be {wanted}"
+        return violation(self._spelled(steps), detail, "absent", wanted)
 
     def _unknown(self, steps: Steps, known: Sequence[str], value: Any) -> Violation:
         """A parameter that nobody defined; which one was meant, or where it belongs, or which ones there are."""
@@ -117,16 +121,15 @@ class Telling:
         name = self._named(steps)
         listed = one_of([f"`{each}`" for each in known], "and") if known else ""
         meant = closest(last, [each for each in known if each not in value]) or closest(last, known)
-        contract = self.contract
-        other = next((each for each in (contract.body, contract.query) if each is not self.where), contract.query)
+        others = [each for each in self.contract.places if each is not self.where and last in each.names]
         if meant:
             help = f"(did you mean `{meant}`?)"  # noqa: A001 -- as in Problem
-        elif len(steps) == 1 and last in other.names:
-            help = f"here: it belongs into the {other.name}"  # noqa: A001
+        elif len(steps) == 1 and others:
+            help = f"here: it belongs into {SPOKEN[others[0].name]}"  # noqa: A001
         else:
-            help = f"here: there are {listed} only" if known else f"here: the {self.where.name} has none"  # noqa: A001
-        what = "parameter" if len(steps) == 1 else "member"
-        return violation(_spelled(self.where.name, steps), f"`{name}` is no {what} {help}", actual(value[last]), listed)
+            help = f"here: there are {listed} only" if known else f"here: {SPOKEN[self.where.name]} has none"  # noqa: A001
+        what = "member" if len(steps) > 1 else "argument" if self.where.name == "args" else "parameter"
+        return violation(self._spelled(steps), f"`{name}` is no {what} {help}", actual(value[last]), listed)
 
 
 def _names(schemas: Sequence[Schema]) -> list[str]:

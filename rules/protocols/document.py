@@ -7,7 +7,7 @@ load, so this is imported where a document is at hand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
@@ -36,19 +36,22 @@ REPEATED_CAP_BYTES = 1024 * 1024
 
 
 class Root(msgspec.Struct, frozen=True):
-    """A root field and its arguments as they stand in the document."""
+    """A root field and its arguments as they stand in the document. `repeated`: one that stands twice, or empty."""
 
     name: str
     arguments: Mapping[str, ast.ValueNode]
+    repeated: str
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """An operation of a document: its root fields (one at least), and what its variables are by default."""
+    """An operation of a document: its root fields (one at least), and what its variables are by default. `repeated`:
+    what stands twice in it and may stand once, empty where nothing does."""
 
     name: str
     type: OperationType
     roots: tuple[Root, ...]
     defaults: Mapping[str, ast.ValueNode]
+    repeated: str
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -79,9 +82,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def ask(document: str, name: str, variables: dict[str, Json]) -> Asked | None:
-    """The operation `name` (empty: the only one) of `document`; None where there is no such one, or several."""
+    """The operation `name` (empty: the only one) of `document`; None where there is no such one, or several.
+
+    Raises `ConditionError` where a name stands twice in it: servers take the first, the last, or refuse.
+    """
     chosen = [one for one in _operations(document) if not name or one.name == name]
-    return Asked(chosen[0], variables) if len(chosen) == 1 else None
+    if len(chosen) != 1:
+        return None
+    if chosen[0].repeated:
+        raise ConditionError(f"its document says {chosen[0].repeated} twice")
+    return Asked(chosen[0], variables)
 
 
 def _operations(document: str) -> tuple[Operation, ...]:
@@ -115,12 +125,13 @@ def _read(document: str) -> tuple[Operation, ...]:
             if not roots:
                 return ()
             name = one.name.value if one.name else ""
+            variables = one.variable_definitions or ()
             defaults = {
-                each.variable.name.value: each.default_value
-                for each in one.variable_definitions or ()
-                if each.default_value is not None
+                each.variable.name.value: each.default_value for each in variables if each.default_value is not None
             }
-            found.append(Operation(name, one.operation.value, roots, defaults))
+            declared = _twice(each.variable.name.value for each in variables)
+            repeated = [f"`${declared}`"] if declared else [f"`{root.repeated}`" for root in roots if root.repeated]
+            found.append(Operation(name, one.operation.value, roots, defaults, "".join(repeated[:1])))
         elif not isinstance(one, ast.FragmentDefinitionNode):
             return ()
     return tuple(found)
@@ -136,7 +147,9 @@ def _roots(
     """
     for one in selected.selections:
         if isinstance(one, ast.FieldNode):
-            yield Root(one.name.value, {each.name.value: each.value for each in one.arguments or ()})
+            given = one.arguments or ()
+            twice = _twice(each.name.value for each in given) or next(filter(None, map(_repeated, given)), "")
+            yield Root(one.name.value, {each.name.value: each.value for each in given}, twice)
         elif isinstance(one, ast.InlineFragmentNode):
             yield from _roots(one.selection_set, fragments, entered)
         else:
@@ -145,6 +158,31 @@ def _roots(
             if name in fragments and name not in entered:
                 entered.add(name)
                 yield from _roots(fragments[name].selection_set, fragments, entered)
+
+
+def _repeated(node: ast.ArgumentNode) -> str:
+    """The name of a member that stands twice in one object of an argument, or empty."""
+    values: list[ast.ValueNode] = [node.value]
+    while values:
+        value = values.pop()
+        if isinstance(value, ast.ListValueNode):
+            values += value.values
+        elif isinstance(value, ast.ObjectValueNode):
+            twice = _twice(field.name.value for field in value.fields)
+            if twice:
+                return twice
+            values += [field.value for field in value.fields]
+    return ""
+
+
+def _twice(names: Iterable[str]) -> str:
+    """The first of `names` that stands there a second time, or empty."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
 
 
 def _variables(node: ast.ValueNode) -> Iterator[str]:

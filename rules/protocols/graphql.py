@@ -54,6 +54,14 @@ class Graphql(msgspec.Struct, frozen=True):
     def reads_only(self) -> bool:
         return self.operation in _READERS
 
+    @property
+    def has_arguments(self) -> bool:
+        return True
+
+    @property
+    def in_query(self) -> frozenset[str]:
+        return _MEMBERS
+
     def fits(self, call: Call) -> bool | None:
         found = _asked(call)
         if found is None:

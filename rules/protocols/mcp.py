@@ -58,6 +58,14 @@ class Mcp(msgspec.Struct, frozen=True):
     def reads_only(self) -> bool:
         return self.tool == SESSION
 
+    @property
+    def has_arguments(self) -> bool:
+        return self.tool != SESSION
+
+    @property
+    def in_query(self) -> frozenset[str]:
+        return frozenset()
+
     def fits(self, call: Call) -> bool | None:
         if call.method != "POST":
             return self.tool == SESSION and call.method in ("GET", "DELETE")

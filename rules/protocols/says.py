@@ -10,7 +10,8 @@ from rules.call import Call
 class Says(Protocol):
     """One such saying, parsed. `text`: its normal spelling, with the word. `reads_only`: what it names changes nothing.
 
-    `rank`: of two that fit a call, the lesser is the more specific.
+    `rank`: of two that fit a call, the lesser is the more specific. `has_arguments`: what it names takes arguments, the
+    fields `args.*`. `in_query`: the query parameters that are part of a message.
     """
 
     @property
@@ -21,6 +22,12 @@ class Says(Protocol):
 
     @property
     def reads_only(self) -> bool: ...
+
+    @property
+    def has_arguments(self) -> bool: ...
+
+    @property
+    def in_query(self) -> frozenset[str]: ...
 
     def fits(self, call: Call) -> bool | None:
         """Does the message ask for this? None: it can not be told.

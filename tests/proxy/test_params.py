@@ -31,6 +31,9 @@ tools:
     match: POST {origin}/files
     body: multipart
     params: {name: {type: string, required: true}, file: {format: binary}}
+  report:
+    match: {request: "POST {origin}/mcp", mcp: send_report}
+    params: {customer: {type: string, required: true}, copies: integer, password: string}
   watched:
     match: POST {origin}/watched
     params: {a: integer}
@@ -42,6 +45,11 @@ GOOD = b'{"to": "acct_1", "amount": 5}'
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 MULTIPART = {"content-type": "multipart/form-data; boundary=b"}
+
+
+def tool_call(arguments: str) -> bytes:
+    params = f'{{"name": "send_report", "arguments": {arguments}}}'
+    return f'{{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {params}}}'.encode()
 
 
 def part(name: str, content: str, more: str = "") -> bytes:
@@ -57,6 +65,7 @@ def part(name: str, content: str, more: str = "") -> bytes:
         ("/pay", {"content-type": "application/vnd.api+json"}, GOOD),
         ("/refunds", FORM, b"charge=ch_1&metadata[a]=b&metadata%5Bc%5D=d"),
         ("/files", MULTIPART, part("name", "x") + part("file", "%PDF", '; filename="a.pdf"') + b"--b--\r\n"),
+        ("/mcp", JSON, tool_call('{"customer": "c1", "copies": 2}')),
         ("/watched", JSON, b'{"b": 1}'),
         ("/watched", JSON, b'{"b": '),
     ],
@@ -122,6 +131,22 @@ async def test_a_call_that_does_not_fit_never_leaves(
     assert here.upstream.hits == []
 
 
+async def test_arguments_that_do_not_fit_are_told_as_the_result_of_the_tool(world: MakeWorld) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        reply = await client.post("/mcp", headers=JSON, content=tool_call('{"custmer": "c1", "copies": "2"}'))
+        answer = reply.json()
+        assert (reply.status_code, answer["id"], answer["result"]["isError"]) == (200, 7, True)
+        assert (
+            '`copies` has to be a whole number, and it is "2"; `custmer` is no argument '
+            "(did you mean `customer`?); `customer` is missing: it has to be a text"
+            in answer["result"]["content"][0]["text"]
+        )
+        twice = await client.post("/mcp", headers=JSON, content=tool_call('{"customer": "c1", "customer": "c2"}'))
+        assert "its JSON has a key twice" in twice.text
+    assert here.upstream.hits == []
+
+
 async def test_the_status_line_names_the_parameters(world: MakeWorld) -> None:
     """The exceptions of many clients show nothing else."""
     here = await world(RULES)
@@ -149,9 +174,10 @@ async def test_what_was_read_is_on_record_without_its_secrets(world: MakeWorld) 
     async with here.client() as client:
         await client.post("/pay", json={"to": "acct_1", "amount": 0, "password": secret})
         await client.post("/pay", json={"to": "acct_1", "amount": 1, "password": [secret]})
+        await client.post("/mcp", headers=JSON, content=tool_call(f'{{"password": "{secret}"}}'))
     await here.proxy.stop()
     written = b"".join(path.read_bytes() for path in here.ledger.parent.glob("ledger.db*"))
     assert b"acct_1" in written
     assert secret.encode() not in written
     with closing(sqlite3.connect(f"file:{here.ledger}?mode=ro", uri=True)) as connection:
-        assert connection.execute("select count(*) from calls where code = 'parameters-invalid'").fetchone() == (2,)
+        assert connection.execute("select count(*) from calls where code = 'parameters-invalid'").fetchone() == (3,)
