@@ -144,3 +144,21 @@ def test_verbose_notes_name_every_operation_and_place() -> None:
     assert "14 operations" not in told
     assert "7 operations: anything passes t0 (body.x), t0 (body.y), t1 (body.x)" in told
     assert "t6 (body.y)" in told
+
+
+def test_the_tools_of_an_mcp_server_are_used_beside_rules() -> None:
+    schema = {"type": "object", "properties": {"to": {"type": "string"}}, "required": ["to"]}
+    Path("tools.json").write_text(json.dumps({"result": {"tools": [{"name": "send", "inputSchema": schema}]}}))
+    result = borderpost("rules", "import", "tools.json", "--output", "rules/crm.yaml")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "add `--server https://HOST/PATH`" in result.stderr
+    asked = ("--server", "https://crm.example/mcp", "--prefix", "crm", "--output", "rules/crm.yaml")
+    assert borderpost("rules", "import", "tools.json", *asked).stderr == "borderpost: 2 tools from 1 MCP tool\n"
+    Path("rules/main.yaml").write_text(
+        "version: 1\nrules: [{id: all, tool: 'crm.*', allow: true, dedupe: 1h}]\n"
+        "tests: [{name: an argument, call: {request: POST https://crm.example/mcp, json: {jsonrpc: '2.0', id: 1,"
+        " method: tools/call, params: {name: send, arguments: {too: x}}}},"
+        " expect: {decision: deny, code: parameters-invalid, tool: crm.send}}]\n"
+    )
+    assert borderpost("rules", "check").output == "2 files: 1 rule, 2 tools, 1 test, no problems\n"
+    assert borderpost("rules", "test").exit_code == 0

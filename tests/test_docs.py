@@ -6,7 +6,7 @@
 - `sh`: every `borderpost` command exists and takes the options it is given; every `make` target exists.
 - `console`: the same for the lines after `$`; and what `borderpost` prints there is what it prints, with `...` for what
   differs each time. These run in a directory where the page's first whole rule file is `borderpost.yaml`, and its first
-  OpenAPI document is `openapi.json`.
+  OpenAPI document is `openapi.json`, the first list of tools `tools.json`.
 - `sql` is asked of an empty ledger.
 - `text` is not checked: pictures, and what other programs print.
 """
@@ -126,8 +126,9 @@ def session(example: Example, directory: Path) -> None:
     rules = whole_file(example.page)
     if rules is not None:
         (directory / "borderpost.yaml").write_text(rules)
-    for document in [one.text for one in EXAMPLES if one.page == example.page and '"openapi":' in one.text][:1]:
-        (directory / "openapi.json").write_text(document)
+    for name, word in (("openapi.json", '"openapi":'), ("tools.json", '"inputSchema":')):
+        for document in [one.text for one in EXAMPLES if one.page == example.page and word in one.text][:1]:
+            (directory / name).write_text(document)
     for words, shown in commands(example):
         if words[0] == "borderpost" and len(words) > 1 and words[1] in RUN:
             printed = CliRunner().invoke(cli.cli, words[1:], prog_name="borderpost").output

@@ -196,7 +196,7 @@ def rules_schema() -> None:
 @click.argument("document", type=click.Path(dir_okay=False, exists=True, allow_dash=True, path_type=Path))
 @click.option("--prefix", metavar="NAME", default="", help="What every tool's name begins with: NAME.OPERATION.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Only tools with such a name; repeatable.")
-@click.option("--server", metavar="URL", default="", help="Where the API is, whatever the document says.")
+@click.option("--server", metavar="URL", default="", help="Where the API or MCP server is, whatever the document says.")
 @click.option("--no-params", is_flag=True, help="Only what calls are, not what they may say.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write the tools here.")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
@@ -211,9 +211,10 @@ def rules_import(
     force: bool,
     verbose: bool,
 ) -> None:
-    """Make tools of an OpenAPI document.
+    """Make tools of an OpenAPI document, or of those of an MCP server.
 
-    It may be JSON or YAML, of version 3.0, 3.1 or Swagger 2.0.
+    The document may be JSON or YAML, of version 3.0, 3.1 or Swagger 2.0. Of an MCP server it is the saved answer to
+    tools/list, and --server says where that server is.
 
     What a tool does not say as the document does is told on standard error, and above the tool.
 
@@ -221,6 +222,7 @@ def rules_import(
     Examples:
       borderpost rules import openapi.yaml --prefix shop --output rules/shop.yaml
       borderpost rules import github.json --prefix github --only "github.issues.*"
+      borderpost rules import tools.json --prefix crm --server https://mcp.crm.example/mcp
     """
     from proxy import importing
     from proxy.report import imported

@@ -45,6 +45,6 @@ def _listed(places: Mapping[str, Sequence[str]], verbose: bool) -> str:
 
 def _sum(found: Imported) -> str:
     of = f" of {visible(found.title)}" if found.title else ""
-    text = f"{counted(found.tools, 'tool')} from {counted(found.wanted, 'operation')}{of}"
+    text = f"{counted(found.tools, 'tool')} from {counted(found.wanted, found.unit)}{of}"
     changed = {operation for operation, note in found.notes if note.kind != LEFT_OUT}
     return f"{text}, {len(changed)} of them not just as the document says" if changed else text

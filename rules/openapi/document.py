@@ -1,4 +1,4 @@
-"""An OpenAPI document as plain data: JSON or YAML, and what its `$ref`s point at.
+"""An OpenAPI document, or what else describes an API, as plain data: JSON or YAML, and what its `$ref`s point at.
 
 Published documents are what they are: YAML is read with its aliases and merges, keys that stand twice count once, and
 a part that is not of the shape that the standard says is as good as absent. Only numbers are exact.
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -19,22 +19,15 @@ type Plain = Any
 
 
 class OpenApiError(Exception):
-    """The text is no OpenAPI document that can be imported. The message is one line."""
+    """The text is nothing that can be imported. The message is one line."""
 
 
-class Document:
-    """A document. `version`: 2 (Swagger) or 3. `title`, `release`: its own name and version, as far as it has them."""
+class Refs:
+    """What the `$ref`s in `root` lead to. `beside`: what stands beside one counts, as in JSON Schema since 2019."""
 
-    def __init__(self, root: Mapping[str, Plain]) -> None:
+    def __init__(self, root: Mapping[str, Plain], beside: bool) -> None:
         self.root = root
-        said = str(root.get("openapi") or root.get("swagger") or "")
-        if not re.match(r"3\.[0-9]|2\.0", said) or not isinstance(root.get("paths"), dict):
-            raise OpenApiError("this is no OpenAPI document: it needs `openapi: 3.x` or `swagger: 2.0`, and `paths`")
-        self.said = said
-        self.version = int(said[0])
-        info = mapping(root.get("info"))
-        self.title = str(info.get("title", "")).strip()
-        self.release = str(info.get("version", "")).strip()
+        self.beside = beside
 
     def follow(self, value: Plain) -> tuple[Mapping[str, Plain], str]:
         """`value` or what its `$ref`s lead to, and the last of these; empty when it leads nowhere."""
@@ -64,6 +57,24 @@ _LINKS = 20
 """So many references may stand in a row; in a circle there are more."""
 
 
+class Document(Refs):
+    """A document. `version`: 2 (Swagger) or 3. `title`, `release`: its own name and version, as far as it has them."""
+
+    def __init__(self, root: Mapping[str, Plain]) -> None:
+        said = str(root.get("openapi") or root.get("swagger") or "")
+        if not re.match(r"3\.[0-9]|2\.0", said) or not isinstance(root.get("paths"), dict):
+            raise OpenApiError(
+                "this is no OpenAPI document, which has `openapi: 3.x` or `swagger: 2.0`, and `paths`; nor the answer "
+                "of an MCP server to `tools/list`, which has `tools`"
+            )
+        super().__init__(root, beside=said.startswith("3.1"))
+        self.said = said
+        self.version = int(said[0])
+        info = mapping(root.get("info"))
+        self.title = str(info.get("title", "")).strip()
+        self.release = str(info.get("version", "")).strip()
+
+
 def _unescaped(part: str) -> str:
     """A part of a JSON pointer in a URI fragment (RFC 6901)."""
     decoded = re.sub(r"%([0-9A-Fa-f]{2})", lambda found: chr(int(found[1], 16)), part)
@@ -71,17 +82,20 @@ def _unescaped(part: str) -> str:
 
 
 def read(text: str) -> Document:
-    """The document in `text`. Raises `OpenApiError`."""
+    """The OpenAPI document in `text`. Raises `OpenApiError`."""
+    return Document(mapping(data(text)))
+
+
+def data(text: str) -> Plain:
+    """What `text` holds: a mapping or a list. Raises `OpenApiError`."""
     text = text.removeprefix("\ufeff")
     try:
-        root = json.loads(text, parse_float=Decimal) if text.lstrip().startswith("{") else _yaml(text)
+        root = json.loads(text, parse_float=Decimal) if text.lstrip().startswith(("{", "[")) else _yaml(text)
     except (ValueError, yaml.YAMLError) as error:
         raise OpenApiError(f"this is neither JSON nor YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise OpenApiError("this is nested too deep") from None
-    if not isinstance(root, dict):
-        raise OpenApiError("this is no OpenAPI document: it has to be a mapping")
-    return Document(cast(dict[str, Plain], root))
+    return root
 
 
 NESTING = 200

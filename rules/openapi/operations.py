@@ -23,6 +23,8 @@ SERVERS = 8
 USUAL_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "apikey", "x-auth-token", "private-token"})
 """Where a credential is looked for without being told."""
 
+TOO_LARGE = "it has more parameters than a person would read"
+
 _IN_BODY = frozenset({"post", "put", "patch"})
 
 
@@ -49,8 +51,9 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A tool to be written. `fixed`: query parameters that tell it from others at the same path. `params` is None where
-    they are not wanted."""
+    """A tool to be written. `fixed`: query parameters that tell it from others at the same path; `mcp`: what does so at
+    the address of an MCP server, or empty. `params` is None where they are not wanted. `remark`: what else is said of
+    it, and not taken over."""
 
     name: str
     group: str
@@ -61,6 +64,8 @@ class Entry(msgspec.Struct, frozen=True):
     credential: str
     params: dict[str, Written] | None
     notes: tuple[Note, ...]
+    mcp: str = ""
+    remark: str = ""
 
 
 def operations(document: Document) -> list[Operation]:
@@ -75,20 +80,24 @@ def operations(document: Document) -> list[Operation]:
 
 def names(found: Sequence[Operation], prefix: str) -> list[str]:
     """A name for each operation, unique among them: what the document calls it, else its method and path."""
+    return unique([str(one.spec.get("operationId") or f"{one.method} {one.path}") for one in found], prefix)
+
+
+def unique(wanted: Sequence[str], prefix: str) -> list[str]:
+    """The name of a tool for each of `wanted`, with the same `prefix`."""
     taken: set[str] = set()
     names: list[str] = []
-    for operation in found:
-        said = str(operation.spec.get("operationId") or f"{operation.method} {operation.path}")
+    for said in wanted:
         clean = re.sub(r"[^A-Za-z0-9_-]+", ".", said).strip("._-")
         name = clean if not prefix or clean == prefix or clean.startswith(f"{prefix}.") else f"{prefix}.{clean}"
         name = re.sub(r"^[._-]+", "", name)[:NAME_LENGTH].rstrip("._-") or "operation"
-        unique, number = name, 1
-        while unique.lower() in taken:
+        free, number = name, 1
+        while free.lower() in taken:
             number += 1
             end = f".{number}"
-            unique = f"{name[: NAME_LENGTH - len(end)]}{end}"
-        taken.add(unique.lower())
-        names.append(unique)
+            free = f"{name[: NAME_LENGTH - len(end)]}{end}"
+        taken.add(free.lower())
+        names.append(free)
     return names
 
 
@@ -111,7 +120,7 @@ def entry(document: Document, operation: Operation, name: str, server: str, with
             notes = notes | schemas.notes
             break
         else:
-            return Note(LEFT_OUT, "it has more parameters than a person would read")
+            return Note(LEFT_OUT, TOO_LARGE)
         params = {**_fixed_parameters(operation, body, fixed), **(params or {})}
     credential = _credential(document, operation)
     told = tuple(sorted(notes))
@@ -139,7 +148,7 @@ def _without_query(path: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 def _fixed_parameters(operation: Operation, body: str, fixed: tuple[tuple[str, str], ...]) -> dict[str, Written]:
     in_body = operation.method in _IN_BODY if not body else body not in ("none", "text")
-    return {_key(name, "query", in_body): {"enum": [value], "required": True} for name, value in fixed}
+    return {key(name, "query", in_body): {"enum": [value], "required": True} for name, value in fixed}
 
 
 def _patterns(
@@ -263,9 +272,9 @@ class _Writing:
         kind, body = self._body(declared)
         in_body = self.operation.method in _IN_BODY if not kind else kind not in ("none", "text")
         for name, written in query.items():
-            params[_key(name, "query", in_body)] = written
+            params[key(name, "query", in_body)] = written
         for name, written in body.items():
-            params[name if name == WHOLE else _key(name, "body", not in_body)] = written
+            params[name if name == WHOLE else key(name, "body", not in_body)] = written
         return kind, params
 
     def _path_parameter(self, parameter: Mapping[str, Any], name: str) -> Written:
@@ -369,7 +378,7 @@ class _Writing:
         return {WHOLE: {**written, "required": True} if required and "required" not in written else written}
 
 
-def _key(name: str, place: str, explicit: bool) -> str:
+def key(name: str, place: str, explicit: bool) -> str:
     """How `params` names it."""
     odd = name in WHOLES or PLACED.match(name)
     if not explicit and not odd:

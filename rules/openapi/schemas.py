@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from rules.checks import REGEX_LENGTH, search
-from rules.openapi.document import Document, mapping, sequence
+from rules.openapi.document import Refs, mapping, sequence
 from rules.openapi.notes import NARROWER, WIDER, Note
 from rules.params.keywords import FORMATS, INT_BITS, NUMERIC, OF_TYPE, TYPES
 from rules.params.typed import exact, type_of, types
@@ -50,8 +50,8 @@ class TooLarge(Exception):
 class Schemas:
     """Writes the schemas of one operation. `notes` collects what was lost on the way."""
 
-    def __init__(self, document: Document, depth: int) -> None:
-        self.document = document
+    def __init__(self, refs: Refs, depth: int) -> None:
+        self.refs = refs
         self.depth = depth
         self.notes: set[Note] = set()
         self._left = NODES
@@ -108,11 +108,11 @@ class Schemas:
 
     def _spec(self, value: Spec, where: str) -> tuple[Spec, str]:
         """`value` with its references followed, and the last one; in 3.1, what stands beside one counts too."""
-        found, ref = self.document.follow(value)
+        found, ref = self.refs.follow(value)
         if ref and not found:
             self.note(WIDER, "a reference leads nowhere, or out of the document", where)
         beside = {name: each for name, each in value.items() if name not in ("$ref", "description", "summary")}
-        return ({**found, **beside} if ref and self.document.said.startswith("3.1") else found), ref
+        return ({**found, **beside} if ref and self.refs.beside else found), ref
 
     def _too_deep(self, depth: int) -> bool:
         """Whether what is inside the present schema is left open."""
@@ -202,7 +202,7 @@ class Schemas:
             return
         members: dict[str, Written] = {}
         for name, value in properties.items():
-            if self.document.follow(value)[0].get("readOnly") is True or mapping(value).get("readOnly") is True:
+            if self.refs.follow(value)[0].get("readOnly") is True or mapping(value).get("readOnly") is True:
                 continue
             members[str(name)] = self.write(value, f"{where}.{name}" if where else str(name), depth + 1)
         open_ended = rest is True or rest == {} or "patternProperties" in spec

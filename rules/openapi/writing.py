@@ -20,16 +20,21 @@ def lines(entry: Entry) -> Iterator[str]:
     """The lines of one tool, below `tools:`."""
     if entry.summary:
         yield comment(f"  # {entry.summary}")
+    if entry.remark:
+        yield comment(f"  # {entry.remark}")
     for note in entry.notes:
         yield comment(f"  # {note.kind}: {f'{note.where}: ' if note.where else ''}{note.what}")
-    where = {_condition(name): value for name, value in entry.fixed}
-    matches = [{"request": pattern, "where": where} if where else pattern for pattern in entry.patterns]
+    more: dict[str, Any] = {"mcp": entry.mcp} if entry.mcp else {}
+    if entry.fixed:
+        more["where"] = {_condition(name): value for name, value in entry.fixed}
+    matches = [{"request": pattern, **more} if more else pattern for pattern in entry.patterns]
     said: dict[str, Any] = {"match": matches[0] if len(matches) == 1 else matches}
     said |= {"body": entry.body} if entry.body else {}
     said |= {"credential": entry.credential} if entry.credential else {}
     if entry.params is not None:
         said["params"] = {name: _short(value) for name, value in entry.params.items()}
-    yield from _block(_scalar(entry.name), said["match"] if set(said) == {"match"} else said, 2)
+    short = set(said) == {"match"} and not isinstance(said["match"], Mapping)
+    yield from _block(_scalar(entry.name), said["match"] if short else said, 2)
 
 
 def _condition(name: str) -> str:
