@@ -151,8 +151,8 @@ class Guard(Protocol):
     def parse(cls, node: Node, rule_id: str) -> Guard:
         """The guard that `node` says, short form or long. Raises `RuleFileError` pointing into `node`."""
 
-    def needs_body(self, method: str, writes: bool) -> bool:
-        """Would it read the body of such a call? Tells whether the body has to be buffered."""
+    def needs_body(self, call: Call, writes: bool) -> bool:
+        """Would it read the body of `call`, whose head is known? Tells whether the body has to be buffered."""
 
     def claims(self, method: str, writes: bool) -> bool:
         """Could it hold a claim for such a call? Then the exchange is finished even when the client leaves."""

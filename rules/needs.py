@@ -9,25 +9,30 @@ import msgspec
 from rules.applies import Reading, writes
 from rules.call import Call
 from rules.guards.history import NO_PAST
-from rules.ruleset import BODY_CAP_BYTES, Rule, RuleSet, Tool
+from rules.ruleset import BODY_CAP_BYTES, Match, Rule, RuleSet, Tool
 from rules.where import Condition
 
 
 class Needs(msgspec.Struct, frozen=True):
     """What the shell has to do before a call can be decided, told from its head.
 
-    `body`: buffer and decode the body, up to `cap_bytes`. `claim`: the call may hold a claim, so its exchange has to be
+    `body`: buffer and decode the body, up to `cap_bytes`. `asked_by`: who needs that, a rule or a tool, in words; empty
+    where nothing does, and the body can be streamed. `claim`: the call may hold a claim, so its exchange has to be
     finished even when the client leaves. `credential`: the field of the secret, or empty for the usual places.
     `answer`: rules read the body of the answer. `show_as`: its status may have to be replaced, so it has to arrive
     whole before it is handed on.
     """
 
-    body: bool
+    asked_by: str
     cap_bytes: int
     claim: bool
     credential: str
     answer: bool = False
     show_as: bool = False
+
+    @property
+    def body(self) -> bool:
+        return bool(self.asked_by)
 
 
 def needs(ruleset: RuleSet, head: Call) -> Needs:
@@ -47,9 +52,9 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
     claim = any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards)
     asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
     return Needs(
-        body=any(tool.params or (claim and tool.keyed_in_body) for tool in tools)
-        or needs_body(ruleset, reading, rules, any(may_write))
-        or any(each.reads_body for each in asked),
+        asked_by=next((f"tool `{tool.name}`" for tool in tools if tool.params or (claim and tool.keyed_in_body)), "")
+        or body_asked_by(ruleset, reading, rules, any(may_write))
+        or ("a rule that compares later calls with it" if any(each.reads_body for each in asked) else ""),
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=claim,
         credential=next((tool.credential for tool in tools if tool.credential), ""),
@@ -60,20 +65,28 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
     )
 
 
-def needs_body(ruleset: RuleSet, reading: Reading, rules: Sequence[Rule], may_write: bool) -> bool:
-    """Does a discriminator, a condition or a guard that could count for this call read the body?"""
-    matches = [ruleset.tools[hit.target.name].matches[hit.target.nth] for hit in reading.tool_hits]
-    conditions: list[Condition | None] = []
+def body_asked_by(ruleset: RuleSet, reading: Reading, rules: Sequence[Rule], may_write: bool) -> str:
+    """Whose discriminator, condition or guard, that could count for this call, reads the body; empty where none does.
+
+    A rule or a tool, in words.
+    """
+    for hit in reading.tool_hits:
+        if _reads_body(ruleset.tools[hit.target.name].matches[hit.target.nth]):
+            return f"tool `{hit.target.name}`"
     for rule in rules:
-        for select in (rule.select, rule.unless):
-            if select is not None:
-                conditions.append(select.where)
-                matches += select.matches or ()
-        if any(guard.needs_body(reading.call.method, may_write) for guard in rule.guards):
-            return True
-    conditions += [match.where for match in matches]
-    return any(match.says is not None for match in matches) or any(map(reads_body, conditions))
+        selectors = [select for select in (rule.select, rule.unless) if select is not None]
+        if (
+            any(guard.needs_body(reading.call, may_write) for guard in rule.guards)
+            or any(reads_body(select.where) for select in selectors)
+            or any(_reads_body(match) for select in selectors for match in select.matches or ())
+        ):
+            return f"rule `{rule.id}`"
+    return ""
 
 
 def reads_body(condition: Condition | None) -> bool:
     return condition is not None and any(field.needs_body for field in condition.fields)
+
+
+def _reads_body(match: Match) -> bool:
+    return match.says is not None or reads_body(match.where)

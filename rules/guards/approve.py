@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change
 from rules.fields import Field
@@ -104,7 +105,7 @@ class Approve(msgspec.Struct, frozen=True):
             entries["expires"].fail("approve", "`expires` is too long for an answer to be good", "write at most `7d`")
         return cls(rule_id, title, hold_ns, expires_ns)
 
-    def needs_body(self, method: str, writes: bool) -> bool:
+    def needs_body(self, call: Call, writes: bool) -> bool:
         return True
 
     def claims(self, method: str, writes: bool) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Answer, Change
 from rules.guard import Pass, Refuse, Settled, Verdict, View
@@ -134,7 +135,7 @@ class Breaker(msgspec.Struct, frozen=True, dict=True):
         failures = read_count(entries["failures"], "failures", MOST) if "failures" in entries else FAILURES
         return cls(rule_id, failures, read_duration(entries["open"], "open") if "open" in entries else OPEN_NS)
 
-    def needs_body(self, method: str, writes: bool) -> bool:
+    def needs_body(self, call: Call, writes: bool) -> bool:
         return False
 
     def claims(self, method: str, writes: bool) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 from rules import prices
 from rules.amounts import ZERO, add, parse_amount, subtract, written
 from rules.answers import parse_answer_field
+from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change
 from rules.fields import Field, Value, parse_field
@@ -131,8 +132,8 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
             _read_unit(entries["unit"], measure) if "unit" in entries else measure.unit,
         )
 
-    def needs_body(self, method: str, writes: bool) -> bool:
-        return self.measure.needs_body or any(field.needs_body for field in self.by)
+    def needs_body(self, call: Call, writes: bool) -> bool:
+        return self.measure.needs_body(call) or any(field.needs_body for field in self.by)
 
     def claims(self, method: str, writes: bool) -> bool:
         return False

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change
 from rules.fields import Field
@@ -122,7 +123,7 @@ class Concurrency(msgspec.Struct, frozen=True, dict=True):
         by = read_fields(entries["by"], "by") if "by" in entries else ()
         return cls(rule_id, _read_most(entries["max"]), by, wait_ns)
 
-    def needs_body(self, method: str, writes: bool) -> bool:
+    def needs_body(self, call: Call, writes: bool) -> bool:
         return any(field.needs_body for field in self.by)
 
     def claims(self, method: str, writes: bool) -> bool:

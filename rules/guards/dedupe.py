@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import msgspec
 
+from rules.call import Call
 from rules.canonical import frame, text_bytes
 from rules.decision import Change, Plain
 from rules.fields import ABSENT, Field, Value
@@ -162,8 +163,8 @@ class Dedupe(msgspec.Struct, frozen=True, dict=True):
             given["unknown_after_ns"] = read_duration(entries["unknown_after"], "unknown_after")
         return cls(rule_id, **given)
 
-    def needs_body(self, method: str, writes: bool) -> bool:
-        if not self.claims(method, writes):
+    def needs_body(self, call: Call, writes: bool) -> bool:
+        if not self.claims(call.method, writes):
             return False
         named = [field for choice in self.key or () for field in choice]
         # a named field that turns out to be absent makes the whole body count; these are never absent

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.call import Call
 from rules.canonical import frame
 from rules.codes import CODES
 from rules.decision import Answer, Change, Decision, Executed, Plain
@@ -208,7 +209,7 @@ class Loop(msgspec.Struct, frozen=True, dict=True):
             given |= {"same_result": 0, "same_read": 0, "cycle": 0}
         return cls(rule_id, **given)
 
-    def needs_body(self, method: str, writes: bool) -> bool:
+    def needs_body(self, call: Call, writes: bool) -> bool:
         return True
 
     def claims(self, method: str, writes: bool) -> bool:

@@ -3,7 +3,7 @@
     body.amount, query.n    a field of the request: known beforehand
     answer.body.total       a field of the answer: an estimate is held until it is there
     count                   one for each call
-    bytes                   of the request and of its answer
+    bytes                   of the request and of its answer; taken whole where its head does not say how long it is
     tokens                  of a model: bytes of the question / 3, and as many as the answer may have
     cost                    of these tokens, in US dollars
 
@@ -41,9 +41,8 @@ class Measure(Protocol):
     def text(self) -> str:
         """As rule files say it."""
 
-    @property
-    def needs_body(self) -> bool:
-        """Does it read the body of the call?"""
+    def needs_body(self, call: Call) -> bool:
+        """Does it read the body of `call`, whose head is known?"""
 
     @property
     def needs_answer(self) -> bool:
@@ -68,8 +67,7 @@ class OfField(msgspec.Struct, frozen=True):
     def text(self) -> str:
         return self.field.text
 
-    @property
-    def needs_body(self) -> bool:
+    def needs_body(self, call: Call) -> bool:
         return self.field.needs_body
 
     def estimate(self, view: View, now_ns: int) -> Decimal | Refuse:
@@ -85,7 +83,6 @@ class OfAnswer(msgspec.Struct, frozen=True):
     """A number in the answer; `estimate` until it is there."""
 
     unit: ClassVar[str] = ""
-    needs_body: ClassVar[bool] = False
 
     field: Field
     expected: Decimal
@@ -97,6 +94,9 @@ class OfAnswer(msgspec.Struct, frozen=True):
     @property
     def needs_answer(self) -> bool:
         return self.field.needs_body
+
+    def needs_body(self, call: Call) -> bool:
+        return False
 
     def estimate(self, view: View, now_ns: int) -> Decimal | Refuse:
         return self.expected
@@ -114,8 +114,10 @@ class Count(msgspec.Struct, frozen=True):
 
     unit: ClassVar[str] = "calls"
     text: ClassVar[str] = "count"
-    needs_body: ClassVar[bool] = False
     needs_answer: ClassVar[bool] = False
+
+    def needs_body(self, call: Call) -> bool:
+        return False
 
     def estimate(self, view: View, now_ns: int) -> Decimal | Refuse:
         return Decimal(1)
@@ -129,27 +131,18 @@ class Bytes(msgspec.Struct, frozen=True):
 
     unit: ClassVar[str] = "bytes"
     text: ClassVar[str] = "bytes"
-    needs_body: ClassVar[bool] = False
     needs_answer: ClassVar[bool] = False
 
     expected: Decimal = ZERO
 
+    def needs_body(self, call: Call) -> bool:
+        return call.body.kind == "unread" and _said_bytes(call) is None
+
     def estimate(self, view: View, now_ns: int) -> Decimal | Refuse:
-        size_bytes = _size_bytes(view.call)
-        if size_bytes is None:
-            return Refuse(
-                "parameters-invalid",
-                "The size of the body has to be known before it is sent, since a budget counts it, and this call does "
-                "not say `Content-Length`. Nothing was executed.",
-                field="header.content-length",
-                actual="missing",
-                limit="the size of the body",
-                next=("Send the body with a Content-Length.",),
-            )
-        return bounded(add(Decimal(size_bytes), self.expected))
+        return bounded(add(Decimal(_size_bytes(view.call)), self.expected))
 
     def actual(self, settled: Settled, held: Decimal, held_ns: int) -> Decimal:
-        return bounded(Decimal((_size_bytes(settled.call) or 0) + settled.answer.size_bytes))
+        return bounded(Decimal(_size_bytes(settled.call) + settled.answer.size_bytes))
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -157,10 +150,12 @@ class Tokens(msgspec.Struct, frozen=True):
 
     unit: ClassVar[str] = "tokens"
     text: ClassVar[str] = "tokens"
-    needs_body: ClassVar[bool] = True
     needs_answer: ClassVar[bool] = True
 
     output: int = OUTPUT_TOKENS
+
+    def needs_body(self, call: Call) -> bool:
+        return True
 
     def estimate(self, view: View, now_ns: int) -> Decimal | Refuse:
         usage = _expected(view, self.output)
@@ -176,11 +171,13 @@ class Cost(msgspec.Struct, frozen=True):
 
     unit: ClassVar[str] = "USD"
     text: ClassVar[str] = "cost"
-    needs_body: ClassVar[bool] = True
     needs_answer: ClassVar[bool] = True
 
     output: int = OUTPUT_TOKENS
     assume: str | prices.Price | None = None
+
+    def needs_body(self, call: Call) -> bool:
+        return True
 
     def estimate(self, view: View, now_ns: int) -> Decimal | Refuse:
         usage = _expected(view, self.output)
@@ -276,10 +273,18 @@ def _url(call: Call) -> str:
     return f"{call.scheme}://{call.host}{call.path[:NAME_LENGTH]}"
 
 
-def _size_bytes(call: Call) -> int | None:
-    """The size of the body on the wire; None where that is not known before it is sent."""
+def _size_bytes(call: Call) -> int:
+    """The size of the body on the wire. Raises `ConditionError` where it is not known."""
     if call.body.kind != "unread":
         return call.body.size_bytes
+    said_bytes = _said_bytes(call)
+    if said_bytes is None:
+        raise ConditionError("the size of the body is not known")
+    return said_bytes
+
+
+def _said_bytes(call: Call) -> int | None:
+    """The size of the body as the head says it."""
     length = call.header("content-length") or ""
     return int(length) if length.isdecimal() and length.isascii() and len(length) < 19 else None
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from rules.answers import parse_answer_where
+from rules.call import Call
 from rules.decision import Change
 from rules.earlier import Earlier, parts, spelled
 from rules.fields import Field, parse_field
@@ -92,7 +93,7 @@ class Require(msgspec.Struct, frozen=True):
         known = zip(self.earlier, tools, strict=True)
         return Require(self.rule, tuple(msgspec.structs.replace(one, tools=names) for one, names in known))
 
-    def needs_body(self, method: str, writes: bool) -> bool:
+    def needs_body(self, call: Call, writes: bool) -> bool:
         return any(here.needs_body for earlier in self.earlier for here, _ in earlier.same)
 
     def claims(self, method: str, writes: bool) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, cast
 
 import msgspec
 
+from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change, Limit
 from rules.fields import Field
@@ -143,7 +144,7 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
             wait_ns = read_duration(entries["wait"], "wait")
         return cls(rule_id, limit, by, wait_ns)
 
-    def needs_body(self, method: str, writes: bool) -> bool:
+    def needs_body(self, call: Call, writes: bool) -> bool:
         return any(field.needs_body for field in self.by)
 
     def claims(self, method: str, writes: bool) -> bool:

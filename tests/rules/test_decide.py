@@ -432,16 +432,16 @@ rules:
   - {id: spared, match: "POST https://api.example.com/spared", unless: {where: {body.a: {eq: 1}}}, deny: No.}
 """
 NEEDS = [
-    (call(path="/plain"), Needs(False, BODY_CAP_BYTES, False, "")),
-    (call(path="/plain", agent="bob"), Needs(True, BODY_CAP_BYTES, False, "")),
-    (call(path="/op"), Needs(True, BODY_CAP_BYTES, False, "header.x-key")),
-    (call(path="/big"), Needs(True, 32 << 20, True, "")),
-    (call(path="/big", agent="bob"), Needs(False, 32 << 20, False, "")),
-    (call(path="/find"), Needs(True, BODY_CAP_BYTES, True, "")),
-    (call(path="/late"), Needs(True, BODY_CAP_BYTES, False, "")),
-    (call(path="/spared"), Needs(True, BODY_CAP_BYTES, False, "")),
-    (call(path="//plain"), Needs(False, BODY_CAP_BYTES, False, "")),
-    (call(path="/none"), Needs(False, BODY_CAP_BYTES, False, "")),
+    (call(path="/plain"), Needs("", BODY_CAP_BYTES, False, "")),
+    (call(path="/plain", agent="bob"), Needs("rule `shy`", BODY_CAP_BYTES, False, "")),
+    (call(path="/op"), Needs("tool `op`", BODY_CAP_BYTES, False, "header.x-key")),
+    (call(path="/big"), Needs("rule `keyed`", 32 << 20, True, "")),
+    (call(path="/big", agent="bob"), Needs("", 32 << 20, False, "")),
+    (call(path="/find"), Needs("rule `found`", BODY_CAP_BYTES, True, "")),
+    (call(path="/late"), Needs("rule `late`", BODY_CAP_BYTES, False, "")),
+    (call(path="/spared"), Needs("rule `spared`", BODY_CAP_BYTES, False, "")),
+    (call(path="//plain"), Needs("", BODY_CAP_BYTES, False, "")),
+    (call(path="/none"), Needs("", BODY_CAP_BYTES, False, "")),
 ]
 
 
