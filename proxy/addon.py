@@ -21,7 +21,7 @@ from proxy.chain import UpstreamProxy
 from proxy.destination import refuse_name
 from proxy.doorman import Doorman
 from proxy.envelope import id_of, unaddressed
-from proxy.exchange import ANSWER_CAP_BYTES, AnswerCopy, BufferPool, Counted, Exchange
+from proxy.exchange import ANSWER_CAP_BYTES, BufferPool, Counted, Exchange, Passed
 from proxy.gate import SHOWN_REASON, Gate
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
@@ -221,18 +221,23 @@ class Addon:
         exchange.body_cap_bytes = needs.cap_bytes
         has_body = bool(flow.metadata.get("has_body"))
         length = call.header("content-length") or ""
-        unframed = request.is_http2 and not length
-        if has_body and (needs.body or unframed):
+        if has_body and needs.body:
             if length.isdigit() and int(length) > needs.cap_bytes:
                 raise WireError("body-too-large", _too_large(needs.cap_bytes))
+            exchange.asked_by = needs.asked_by
             return None
-        reply = await self._admit(flow, exchange, call if has_body else read_body(call, b""))
-        request.stream = has_body and reply is None
+        if not has_body:
+            return await self._admit(flow, exchange, read_body(call, b""))
+        exchange.streamed = Passed(0)
+        reply = await self._admit(flow, exchange, call)
+        request.stream = exchange.streamed if reply is None else False
         return reply
 
     async def _decide_on_body(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
         if exchange.oversized or exchange.call is None:
             raise WireError("body-too-large", _too_large(exchange.body_cap_bytes))
+        if exchange.stalled:
+            raise WireError("body-unfinished", _unfinished(exchange.asked_by))
         raw = flow.request.raw_content or b""
         if flow.request.trailers:
             raise WireError("ambiguous-request", "Trailers after a request are not supported.")
@@ -316,7 +321,7 @@ class Addon:
         assert flow.response is not None
         events = usage_events(_headers(flow.response)) if exchange.read_answer else None
         keep = exchange.finish or exchange.read_answer or _has_own_id(exchange)
-        exchange.copy = AnswerCopy(ANSWER_CAP_BYTES if keep else 0, events)
+        exchange.copy = Passed(ANSWER_CAP_BYTES if keep else 0, events)
         length = _values(flow.response.headers.fields, b"content-length")
         if exchange.hold_answer and "json" in flow.response.headers.get("content-type", ""):
             return  # `layers.Stream` holds it back, unless it turns out to be too large
@@ -447,6 +452,10 @@ class Addon:
                 answer,
                 client_left=exchange.client_left,
                 answer_sha256=exchange.copy.sha256 if exchange.copy is not None else "",
+                streamed_bytes=exchange.streamed.size_bytes if exchange.streamed is not None else 0,
+                streamed_sha256=exchange.streamed.sha256
+                if exchange.streamed is not None and exchange.streamed.whole
+                else "",
                 stored=stored,
                 held=held,
             )
@@ -525,7 +534,7 @@ def _has_own_id(exchange: Exchange) -> bool:
     return exchange.call is not None and id_of(exchange.call) is not None
 
 
-def _digest(exchange: Exchange, copy: AnswerCopy, headers: tuple[tuple[str, str], ...]) -> str:
+def _digest(exchange: Exchange, copy: Passed, headers: tuple[tuple[str, str], ...]) -> str:
     """Equal for equal answers: over the bytes as they came, or without the id of the request where it can be read."""
     body = copy.body() if _has_own_id(exchange) else None
     if body is None:
@@ -538,7 +547,7 @@ def _digest(exchange: Exchange, copy: AnswerCopy, headers: tuple[tuple[str, str]
     return hashlib.sha256(unaddressed(plain)).hexdigest()
 
 
-def _stored(response: http.Response, call_id: str, copy: AnswerCopy) -> StoredAnswer | None:
+def _stored(response: http.Response, call_id: str, copy: Passed) -> StoredAnswer | None:
     """The answer as it will be replayed, or None when it was too large to keep."""
     body = copy.body()
     if body is None:
@@ -631,6 +640,13 @@ def _too_large(cap_bytes: int) -> str:
     return (
         f"The body is larger than the {cap_bytes} bytes that a rule for it may read, so this call was not sent. "
         "Send less at once, or ask the operator to raise `cap` on this tool."
+    )
+
+
+def _unfinished(asked_by: str) -> str:
+    return (
+        f"The client waits before it has sent everything, and {asked_by} has to read the whole of it, so this call was "
+        "not sent. Send all at once; methods by which both sides talk in turns need rules that do not read the body."
     )
 
 

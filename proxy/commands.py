@@ -1,4 +1,4 @@
-"""Our own command to mitmproxy's engine: a layer waits for something, and everything else goes on."""
+"""Our own commands and events of mitmproxy's engine: a layer waits, or is told to look whether it may still go on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ class Wait(commands.Command):
 
     def __hash__(self) -> int:
         return id(self)
+
+
+@dataclass
+class LookLater(commands.Command):
+    """`Look` comes after so long."""
+
+    after_s: float
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Look(events.Event):
+    """Something has changed, or time has passed: whoever is at something sees whether that may go on."""
 
 
 @dataclass(repr=False)

@@ -27,7 +27,8 @@ class Exchange:
 
     `refusal`: set until the gate has let the call out; the HTTP layer sends nothing upstream while it is set.
     `gone`: set when the client has left. `finish`: the upstream exchange is finished even without its client.
-    `read_answer`: rules read the body of the answer.
+    `asked_by`: who needs the body of the request to be whole before it is decided. `stalled`: it does not become so.
+    `streamed`: what of a body that nobody needs has gone out. `read_answer`: rules read the body of the answer.
     `hold_answer`: its status may have to be replaced. `sent`: the request may have begun to leave.
     `settled`: its outcome is recorded.
     `upgrade`: it asks for a WebSocket. `socket`: what went through one, once it is open.
@@ -41,6 +42,9 @@ class Exchange:
         self.asked = Asked("", "")
         self.call: Call | None = None
         self.admission: Admission | None = None
+        self.asked_by = ""
+        self.stalled = False
+        self.streamed: Passed | None = None
         self.body_cap_bytes = 0
         self.oversized = False
         self.buffered_bytes = 0
@@ -55,7 +59,7 @@ class Exchange:
         self.given_up = False
         self.client_left = False
         self.exact_host = False
-        self.copy: AnswerCopy | None = None
+        self.copy: Passed | None = None
         self.upgrade = False
         self.socket: Counted | None = None
 
@@ -111,10 +115,10 @@ class Counted:
         self.received_bytes = 0
 
 
-class AnswerCopy:
-    """Sees every chunk of a streamed answer: counts, hashes, and keeps the first `cap_bytes` for replay.
+class Passed:
+    """Sees every chunk of a body that passes: counts, hashes, and keeps the first `cap_bytes`, for replay.
 
-    `events`: reads what a stream of events tells of a model's usage.
+    `whole`: it has come to its end. `events`: reads what a stream of events tells of a model's usage.
     """
 
     def __init__(self, cap_bytes: int, events: UsageEvents | None = None) -> None:
@@ -123,9 +127,11 @@ class AnswerCopy:
         self._hash = hashlib.sha256()
         self._kept = bytearray()
         self.size_bytes = 0
+        self.whole = False
 
     def __call__(self, chunk: bytes) -> bytes:
-        """Take note of `chunk` and hand it on as it is."""
+        """Take note of `chunk`, of which an empty one is the end, and hand it on as it is."""
+        self.whole = not chunk
         if chunk:
             self.size_bytes += len(chunk)
             self._hash.update(chunk)
@@ -147,5 +153,5 @@ class AnswerCopy:
         return self._hash.hexdigest()
 
     def body(self) -> bytes | None:
-        """The whole answer's body, or None when it was larger than the cap."""
+        """All of it, or None when it was larger than the cap."""
         return bytes(self._kept) if self.size_bytes <= self._cap_bytes else None

@@ -397,6 +397,8 @@ class Gate:
         *,
         client_left: bool = False,
         answer_sha256: str = "",
+        streamed_bytes: int = 0,
+        streamed_sha256: str = "",
         stored: StoredAnswer | None = None,
         held: bool = False,
     ) -> int:
@@ -444,6 +446,8 @@ class Gate:
                     error=answer.error or outcome.reason,
                     answer_sha256=answer_sha256,
                     answer_bytes=answer.size_bytes,
+                    streamed_bytes=streamed_bytes,
+                    streamed_sha256=streamed_sha256,
                     client_left=client_left,
                     expected=outcome.expected,
                     shown_as=shown_as,

@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectHook, ServerConnectionHookData
 
 from proxy.chain import UpstreamProxy, open_tunnel
-from proxy.commands import Wait, WaitCompleted
+from proxy.commands import Look, LookLater, Wait, WaitCompleted
 from proxy.layers import Http, http_of
 
 type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
@@ -87,6 +87,8 @@ class Handler(live.LiveConnectionHandler):
             self._run_hook(command)
         elif isinstance(command, Wait):
             self._start(self._wait(command))
+        elif isinstance(command, LookLater):
+            asyncio.get_running_loop().call_later(command.after_s, self.look)
         elif isinstance(command, commands.OpenConnection):
             assert command.connection not in self.transports
             handler = self._start(self.open_connection(command))
@@ -142,6 +144,11 @@ class Handler(live.LiveConnectionHandler):
             self._give_up()
             return
         await self.server_event(WaitCompleted(command))
+
+    def look(self) -> None:
+        """Have everything that goes on in this connection see whether it still may."""
+        if self.client.state is ConnectionState.OPEN and not self._aborted:
+            self._start(self.server_event(Look()))
 
     async def handle_hook(self, hook: commands.StartHook) -> None:
         """Run a hook that mitmproxy's own code waits for: clients that come and go, connections that are dialled."""

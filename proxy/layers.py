@@ -16,7 +16,15 @@ from mitmproxy.connection import Connection, ConnectionState, Server
 from mitmproxy.net.http.validate import validate_headers
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.http import GetHttpConnection, HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
+from mitmproxy.proxy.layers.http import (
+    DropStream,
+    GetHttpConnection,
+    HttpLayer,
+    HTTPMode,
+    HttpStream,
+    SendHttp,
+    validate_request,
+)
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     HttpEvent,
@@ -38,10 +46,11 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
-from proxy.commands import Wait
+from proxy.commands import Look, LookLater, Wait
 from proxy.exchange import ANSWER_CAP_BYTES, Exchange
 from proxy.http1 import Http1Client, Http1Server, problem_of
 from proxy.websocket import Socket
+from rules.grpc import speaks, timeout_ns
 
 EXCHANGE = "borderpost"
 """Where a flow's metadata holds its `Exchange`."""
@@ -50,6 +59,9 @@ _CONTROL = re.compile(rb"[\x00\n\r]")
 
 DISCARD_CAP_BYTES = 1024 * 1024 * 1024
 """How much of a refused upload is read and thrown away, so that its client gets to read the refusal."""
+
+PATIENCE_S = 5.0
+"""How long nothing may come of a gRPC call that has to be read whole: its client might wait for an answer first."""
 
 DESTINATION_REFUSED = "destination refused: "
 """Begins the error of a connection that was refused for its address."""
@@ -64,10 +76,24 @@ def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
     return found if isinstance(found, Exchange) else None
 
 
+def _patience_s(exchange: Exchange) -> float:
+    """How long to wait for more of a body: less where the client waits less, so that it reads why it was refused."""
+    found_ns = timeout_ns(exchange.call.headers) if exchange.call is not None else None
+    return PATIENCE_S if found_ns is None else min(PATIENCE_S, found_ns / 2e9)
+
+
 class Stream(HttpStream):
     """One request and its answer."""
 
     discarded_bytes = 0
+    buffered_bytes = -1
+    ended = False
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, Look):
+            yield from self.check_stalled()
+        else:
+            yield from super()._handle_event(event)
 
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Hear of a client that resets its stream while its call waits: nothing else tells, its connection stays."""
@@ -116,7 +142,30 @@ class Stream(HttpStream):
             yield from self.start_request_stream()
         else:
             self.client_state = self.state_consume_request_body
+            if exchange.asked_by and exchange.call is not None and speaks(exchange.call.headers):
+                yield from self.check_stalled()
         self.server_state = self.state_wait_for_response_headers
+
+    def start_request_stream(self) -> layer.CommandGenerator[None]:
+        """Send the head, now that the call is let out. What follows goes on as it comes."""
+        if not (yield from self.make_server_connection()):
+            self.client_state = self.state_errored
+            return
+        self.say_where_the_body_ends()
+        yield SendHttp(RequestHeaders(self.stream_id, self.flow.request, end_stream=False), self.context.server)
+        self.client_state = self.state_stream_request_body
+
+    def say_where_the_body_ends(self) -> None:
+        """HTTP/2 needs no field for that, and mitmproxy adds none for an HTTP/1 upstream, which would read the body as
+        further requests. What is here already has a length; servers like that better than chunks."""
+        request = self.flow.request
+        if not request.is_http2 or self.context.server.alpn == b"h2" or "content-length" in request.headers:
+            return
+        if any(isinstance(event, RequestEndOfMessage) for event in self._paused_event_queue):
+            here = sum(len(event.data) for event in self._paused_event_queue if isinstance(event, RequestData))
+            request.headers["content-length"] = str(here)
+        else:
+            request.headers["transfer-encoding"] = "chunked"
 
     @expect(RequestData, RequestTrailers, RequestEndOfMessage)
     def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -151,6 +200,20 @@ class Stream(HttpStream):
                 yield from self.send_response()
             elif (yield from self.make_server_connection()):
                 yield from self.send_request()
+
+    def check_stalled(self) -> layer.CommandGenerator[None]:
+        """A client that waits for an answer before it says the rest would wait for ever: tell it, if nothing comes for
+        a while. Where nobody needs its body, it could be let out at its head."""
+        exchange = exchange_of(self.flow)
+        if self.client_state != self.state_consume_request_body or exchange is None or exchange.oversized:
+            return
+        if exchange.buffered_bytes != self.buffered_bytes:
+            self.buffered_bytes = exchange.buffered_bytes
+            yield LookLater(_patience_s(exchange))
+            return
+        exchange.stalled = True
+        yield from self.decide(HttpRequestHook(self.flow))
+        yield from self.answer_early()
 
     def consume(self, data: bytes) -> layer.CommandGenerator[None]:
         """Take a piece of the request's body."""
@@ -241,6 +304,13 @@ class Stream(HttpStream):
             yield from self.start_response_stream()
             yield from self.state_stream_response_body(ResponseData(self.stream_id, held))
 
+    def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
+        """An answer may be whole before its request is: its client hears so at once, since it may wait for that."""
+        yield from super().send_response(already_streamed)
+        if self.server_state == self.state_done and self.client_state == self.state_stream_request_body:
+            self.ended = True
+            yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+
     def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
         """Requests are validated on arrival; an answer that fails validation is a failed exchange, in our words."""
         assert self.flow.response is not None
@@ -267,11 +337,15 @@ class Stream(HttpStream):
         """Where the upstream has switched to a WebSocket as it was asked to, our layer takes over."""
         exchange = exchange_of(self.flow)
         assert self.flow.response is not None
+        if self.ended:
+            self.flow.live = False
+            yield DropStream(self.stream_id)
+            return
         if exchange is None or exchange.socket is None or self.flow.response.status_code != 101:
             yield from super().flow_done()
             return
         self.child_layer = Socket(self.context, self.flow, exchange.socket)
-        self._handle_event = self.passthrough
+        self._handle_event = self.passthrough  # type: ignore[method-assign]  # mitmproxy's way
         yield from self.child_layer.handle_event(events.Start())
         yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
 
@@ -383,6 +457,13 @@ class Http(HttpLayer):
         super().__init__(context, mode)
         self.connections = _Connections()
         context.client.borderpost_http = self  # type: ignore[attr-defined]
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if not isinstance(event, Look):
+            yield from super()._handle_event(event)
+            return
+        for stream in list(self.streams.values()):
+            yield from self.event_to_child(stream, event)
 
     def held_bytes(self, connection: Connection) -> int:
         """How much of what came from `connection` is in memory, because those that it is for cannot take it yet."""

@@ -25,6 +25,7 @@ CODES: dict[str, Code] = {
     "prerequisite-missing": Code(403, "Something has to be done first", "after it", True, "http_request_denied"),
     "ambiguous-request": Code(400, "Ambiguous request", "changed only", True, "http_request_error"),
     "body-too-large": Code(413, "Body too large to decide", "changed only", True, "http_request_error"),
+    "body-unfinished": Code(400, "Body not whole", "changed only", True, "http_request_error"),
     "proxy-auth-required": Code(
         407, "Proxy authentication required", "with a valid token", True, "http_request_denied"
     ),

@@ -26,6 +26,9 @@ REFUSED = frozenset(
 """Statuses by which a server refuses to act. RESOURCE_EXHAUSTED is none of them: servers also say it when they have
 acted, and their answer is too large to send."""
 
+_UNITS_NS = {"H": 3600 * 10**9, "M": 60 * 10**9, "S": 10**9, "m": 10**6, "u": 10**3, "n": 1}
+"""Of `grpc-timeout`."""
+
 
 def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, str]:
     """What became of `call`, of which HTTP alone says `kind`; and in a few words what its gRPC status is, but for OK.
@@ -33,7 +36,7 @@ def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, s
     A refusal after part of an answer is none: something had been done. A status that is not there, or that gRPC does
     not know, says nothing. gRPC-Web has it in the body, which is not read.
     """
-    if kind != "done" or not (_speaks(call.headers) or _speaks(answer.headers)):
+    if kind != "done" or not (speaks(call.headers) or speaks(answer.headers)):
         return kind, ""
     said = [value for name, value in (*answer.headers, *answer.trailers) if name == "grpc-status"]
     known = {str(number): number for number in range(len(NAMES))}
@@ -46,7 +49,16 @@ def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, s
     return "not_executed" if refused else "unknown", f"gRPC status {number} ({NAMES[number]})"
 
 
-def _speaks(headers: tuple[tuple[str, str], ...]) -> bool:
+def timeout_ns(headers: tuple[tuple[str, str], ...]) -> int | None:
+    """How long the client waits for the end of its call, if it says so."""
+    for name, value in headers:
+        if name == "grpc-timeout" and value[:-1].isdecimal() and len(value) <= 9 and value[-1] in _UNITS_NS:
+            return int(value[:-1]) * _UNITS_NS[value[-1]]
+    return None
+
+
+def speaks(headers: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a message with these headers is one of gRPC."""
     return any(
         name == "content-type" and value.strip().lower().startswith("application/grpc") for name, value in headers
     )

@@ -91,7 +91,9 @@ class OutcomeEntry(msgspec.Struct, frozen=True):
     ledger keeps a keyed hash of the former: equal for equal answers, and nobody can try answers until one fits.
     `error` is one line. `client_left`: the client did not wait for this answer. `expected`: whether the answer is a
     success by its tool's `expect`; `shown_as`: the status that the client got in place of a failed answer's, or 0.
-    `messages`: how many went through a WebSocket, of the client and of the server.
+    `messages`: how many went through a WebSocket, of the client and of the server. `streamed_bytes`: how much went out
+    of a request's body that was not read beforehand; `streamed_sha256` is over it, once it has ended, and kept as the
+    answer's is.
     """
 
     at_ns: int
@@ -106,6 +108,8 @@ class OutcomeEntry(msgspec.Struct, frozen=True):
     expected: Expected = ""
     shown_as: int = 0
     messages: tuple[int, int] = (0, 0)
+    streamed_bytes: int = 0
+    streamed_sha256: str = ""
     changes: tuple[Change, ...] = ()
 
 

@@ -100,6 +100,7 @@ class OutcomeRow(msgspec.Struct, frozen=True):
     expected: str
     shown_as: int
     messages: tuple[int, int]
+    streamed_bytes: int
     changes: tuple[Change, ...]
 
 
@@ -607,6 +608,7 @@ def _detail(connection: Connection, seq: int) -> CallDetail:
                 expected=outcome.expected,
                 shown_as=outcome.shown_as,
                 messages=outcome.messages,
+                streamed_bytes=outcome.streamed_bytes,
                 changes=outcome.changes,
             )
         )

@@ -114,10 +114,13 @@ class Redactor:
         if isinstance(entry, DecisionEntry):
             return self._decision(entry)
         if isinstance(entry, OutcomeEntry):
-            if not entry.error and not entry.answer_sha256:
+            if not entry.error and not entry.answer_sha256 and not entry.streamed_sha256:
                 return entry
             return msgspec.structs.replace(
-                entry, error=self.text(entry.error), answer_sha256=self._answer_digest(entry.answer_sha256)
+                entry,
+                error=self.text(entry.error),
+                answer_sha256=self._body_digest(entry.answer_sha256),
+                streamed_sha256=self._body_digest(entry.streamed_sha256),
             )
         if isinstance(entry, CheckpointEntry | PruneEntry):
             return entry
@@ -221,8 +224,8 @@ class Redactor:
         content = json.dumps(value, sort_keys=True, default=str)
         return f"too large to be recorded ({len(content)} characters of JSON, {self._hash(content)})"
 
-    def _answer_digest(self, sha256: str) -> str:
-        """The digest of an answer, keyed: without the key nobody can try answers until one fits."""
+    def _body_digest(self, sha256: str) -> str:
+        """The digest of a body, keyed: without the key nobody can try contents until one fits."""
         return self._hash(sha256) if sha256 else ""
 
     def _hash(self, secret: str) -> str:

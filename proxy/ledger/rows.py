@@ -92,6 +92,8 @@ class _OutcomeRest(msgspec.Struct, frozen=True, omit_defaults=True):
     expected: str = ""
     shown_as: int = 0
     messages: tuple[int, int] = (0, 0)
+    streamed_bytes: int = 0
+    streamed_sha256: str = ""
     changes: tuple[Change, ...] = ()
     stored: str = ""
     stored_until_ns: int = 0
@@ -216,6 +218,8 @@ def _outcome_row(entry: OutcomeEntry, call_seq: int | None, beside: Beside | Non
         entry.expected,
         entry.shown_as,
         entry.messages,
+        entry.streamed_bytes,
+        entry.streamed_sha256,
         entry.changes,
         kept.digest,
         kept.until_ns,

@@ -259,6 +259,8 @@ def _outcome(outcome: OutcomeRow) -> str:
     parts.append(f"after {_latency(outcome.duration_ms)}")
     if outcome.answer_bytes:
         parts.append(show_size(outcome.answer_bytes))
+    if outcome.streamed_bytes:
+        parts.append(f"{show_size(outcome.streamed_bytes)} streamed to it")
     if outcome.messages != (0, 0):
         parts.append(f"{counted(outcome.messages[0], 'message')} sent, {outcome.messages[1]} received")
     if outcome.client_left:

@@ -33,6 +33,12 @@ MEANINGS: dict[str, str] = {
         "many large bodies were on their way at once. Raise `cap` (16MiB if left out, at most 256MiB), or limit such "
         "calls by path and headers alone: bodies that no rule reads are passed on at any size."
     ),
+    "body-unfinished": (
+        "A rule or a tool has to read the whole body of a gRPC call, and its client sends no more of it: it waits for "
+        "an answer first, as where both sides talk in turns. Such a method can only be allowed by rules that do not "
+        "read bodies: no `params`, no `dedupe` but by a `key` in the path, no `where` on `body`. The refusal names who "
+        "asks for the body. Then it is decided at its head, and what both sides say is passed on as it comes."
+    ),
     "proxy-auth-required": (
         "The agent named itself with no token, or with one that is unknown, removed or over. `borderpost agent list` "
         "shows who has one and until when, `borderpost agent add NAME --replace` gives a new one. The agent's proxy "

@@ -729,7 +729,7 @@ async def test_a_stop_does_not_wait_for_a_host_that_never_answers_a_dial(
         (proxy.addon.Addon, "responseheaders", "unknown"),
         (proxy.addon.Addon, "response", "unknown"),
         (proxy.addon.Addon, "error", "unknown"),
-        (proxy.exchange.AnswerCopy, "__call__", "unknown"),
+        (proxy.exchange.Passed, "__call__", "unknown"),
         (proxy.addon, "_stored", "unknown"),
         (proxy.layers.Stream, "make_server_connection", "not_executed"),
         (proxy.layers.Stream, "send_response", "unknown"),

@@ -66,6 +66,19 @@ def test_only_ok_is_done(number: int, size_bytes: int) -> None:
     assert grpc.judge(RPC, said(str(number), size_bytes), "done")[0] != "done"
 
 
+TIMEOUTS = [("1H", 3600 * 10**9), ("2S", 2 * 10**9), ("100m", 10**8), ("5u", 5000), ("7n", 7), ("1", None), ("S", None),
+            ("1x", None), ("123456789S", None), ("", None), ("-1S", None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "found_ns"), TIMEOUTS)
+def test_how_long_a_client_waits(value: str, found_ns: int | None) -> None:
+    assert grpc.timeout_ns((("te", "trailers"), ("grpc-timeout", value))) == found_ns
+
+
+def test_a_client_that_does_not_say_so_waits_for_any_time() -> None:
+    assert grpc.timeout_ns(TYPE) is None
+
+
 def test_rules_read_the_status_where_it_stands() -> None:
     world = World(
         "tools: {pay: {match: 'POST https://api.example.com/**', expect: {header.grpc-status: '0'}}}\n"

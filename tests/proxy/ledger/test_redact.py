@@ -226,6 +226,9 @@ def test_the_problem_of_a_reload_keeps_its_lines() -> None:
 def test_the_digest_of_an_answer_is_keyed() -> None:
     written = redactor.entry(outcome(answer_sha256="ab" * 32))
     assert written == outcome(answer_sha256=hashed("ab" * 32))
+    assert redactor.entry(outcome(answer_sha256="", streamed_sha256="ab" * 32)) == outcome(
+        answer_sha256="", streamed_sha256=hashed("ab" * 32)
+    )
 
 
 plain: st.SearchStrategy[Any] = st.recursive(

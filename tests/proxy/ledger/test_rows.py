@@ -39,6 +39,7 @@ ENTRIES: dict[str, Entry] = {
     "throttled": decision(send_at_ns=NOW_NS + 1),
     "outcome": outcome(),
     "outcome without answer": outcome(outcome="unknown", status=0, error="reset", client_left=True, answer_bytes=0),
+    "outcome of an upload": outcome(streamed_bytes=7, streamed_sha256="ab" * 32),
     "command": CommandEntry(
         NOW_NS, "shutdown", "ada", {"why": ["x", 1, None]}, (Change("g", "r", "k", "op", {"a": {}}),)
     ),
