@@ -18,6 +18,7 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from proxy import dial
 from proxy.admission import Admission, Asked, withdrawn
 from proxy.chain import UpstreamProxy
+from proxy.commands import GoesOn
 from proxy.destination import refuse_name
 from proxy.doorman import Doorman
 from proxy.envelope import id_of, unaddressed
@@ -50,6 +51,7 @@ from rules.call import UNREAD_BODY, BodyKind, Call
 from rules.decision import Answer, Setting
 from rules.needs import needs as needs_of
 from rules.pattern import MESSAGE
+from rules.wording import cut_off
 
 UPSTREAM_TIMEOUT_S = 600.0
 """How long an upstream may be silent, and how long an exchange goes on after its client has left."""
@@ -381,16 +383,19 @@ class Addon:
             complete=False,
             sent=exchange.sent,
             withdrawn=exchange.client_left and not exchange.sent,
-            abandoned=exchange.client_left and not exchange.finish,
+            abandoned=exchange.cut is not None or (exchange.client_left and not exchange.finish),
             error=message,
             size_bytes=exchange.copy.size_bytes if exchange.copy is not None else 0,
         )
         self._settle(flow.client_conn.id, exchange, admission, answer, None)
         refused = message.partition(DESTINATION_REFUSED)[2]
         tool = admission.ruleset.tools.get(admission.decision.tool)
+        code, detail = "destination-refused" if refused else "upstream-failed", ""
+        if exchange.cut is not None:
+            code, detail = exchange.cut.code, exchange.cut.detail
         reply = render_failure(
-            code="destination-refused" if refused else "upstream-failed",
-            detail=_failure_detail(message, refused, exchange.sent),
+            code=code,
+            detail=detail or _failure_detail(message, refused, exchange.sent),
             executed="unknown" if exchange.sent else "no",
             method=exchange.asked.method,
             http_version=exchange.asked.http_version,
@@ -400,6 +405,22 @@ class Addon:
         )
         if not begun:
             flow.response = _response(reply)
+        elif exchange.cut is not None and flow.response is not None:
+            flow.response.trailers = _grpc_status(reply)
+
+    # -- calls that go on ----------------------------------------------------------------------------------------------
+
+    def goes_on(self, going: GoesOn) -> None:
+        """A call that is out still says something, or might: is it permitted as things are? `going.refusal` stands
+        until that is known."""
+        exchange = exchange_of(going.flow)
+        if exchange is None or exchange.admission is None:
+            return
+        try:
+            refusal = self._gate.goes_on(exchange.admission)
+            going.refusal = None if refusal is None else WireError(refusal.code, cut_off(refusal.detail))
+        except Exception:
+            log.exception("a call was cut off, because of an error of ours")
 
     # -- WebSockets ------------------------------------------------------------------------------------------------
 
@@ -641,6 +662,12 @@ def _too_large(cap_bytes: int) -> str:
         f"The body is larger than the {cap_bytes} bytes that a rule for it may read, so this call was not sent. "
         "Send less at once, or ask the operator to raise `cap` on this tool."
     )
+
+
+def _grpc_status(reply: Reply) -> http.Headers | None:
+    """How `reply` ends an answer that has begun, where that is one of gRPC: with the status that it has in its head."""
+    said = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers if name.startswith("grpc-")]
+    return http.Headers(said) if said else None
 
 
 def _unfinished(asked_by: str) -> str:

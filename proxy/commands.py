@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from mitmproxy import http
 from mitmproxy.proxy import commands, events
+
+from proxy.wire.error import WireError
 
 
 @dataclass
@@ -31,6 +34,21 @@ class LookLater(commands.Command):
 
 class Look(events.Event):
     """Something has changed, or time has passed: whoever is at something sees whether that may go on."""
+
+
+class GoesOn:
+    """A call that is out, and whose client still says something. `refusal`: why it may not go on; None lifts it."""
+
+    def __init__(self, flow: http.HTTPFlow) -> None:
+        self.flow = flow
+        self.refusal: WireError | None = WireError("policy-error", "It could not be decided whether this may go on.")
+
+
+@dataclass
+class GoesOnHook(commands.StartHook):
+    """Decide whether a call that is out may go on."""
+
+    going: GoesOn
 
 
 @dataclass(repr=False)

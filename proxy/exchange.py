@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from proxy.admission import Admission, Asked
 from proxy.refusal import Reply
+from proxy.wire.error import WireError
 from proxy.wire.events import UsageEvents
 from rules.call import Call
 from rules.usage import Usage
@@ -32,7 +33,7 @@ class Exchange:
     `hold_answer`: its status may have to be replaced. `sent`: the request may have begun to leave.
     `settled`: its outcome is recorded.
     `upgrade`: it asks for a WebSocket. `socket`: what went through one, once it is open.
-    `given_up`: nobody waits for it any more, so it must not be let out.
+    `cut`: why it may not go on, though it is out. `given_up`: nobody waits for it any more, so it must not be let out.
     """
 
     def __init__(self, call_id: str, refusal: Reply, pool: BufferPool) -> None:
@@ -56,6 +57,7 @@ class Exchange:
         self.hold_answer = False
         self.sent = False
         self.settled = False
+        self.cut: WireError | None = None
         self.given_up = False
         self.client_left = False
         self.exact_host = False

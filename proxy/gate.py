@@ -73,6 +73,8 @@ class Gate:
         """Carries out what people have commanded; called before each decision."""
         self.ledger_option = ""
         """What a person has to add to a command to reach this ledger: ` --ledger FILE`, or nothing."""
+        self.changed: Callable[[], None] = lambda: None
+        """Told when something has changed that may concern any call that is out."""
 
     def remember(self) -> None:
         """Take up what the ledger tells: what held before a restart holds again.
@@ -135,7 +137,7 @@ class Gate:
         self._ledger.append(self._ruleset_entry(ruleset, files, ""))
         self._ledger.bound(ruleset.ledger)
         self.ruleset = ruleset
-        self._room.call_all()
+        self._call_all()
 
     def keep(self, problem: str, files: tuple[str, ...]) -> None:
         """A reload failed for `problem`: the rule set in force stays, and the ledger says why."""
@@ -350,6 +352,11 @@ class Gate:
         """`changes` are recorded and applied: those who wait for what they change are decided again, now."""
         self._room.call((change.guard, change.key) for change in changes)
 
+    def _call_all(self) -> None:
+        """The rules have changed, or what a person said: who waits is decided again, who is out may have to stop."""
+        self._room.call_all()
+        self.changed()
+
     def _turn_ns(self, admission: Admission) -> int:
         """When a call may be sent, as a throttle has decided."""
         return self.clock.moved(admission.decision.send_at_ns, admission.times_set_back)
@@ -386,8 +393,12 @@ class Gate:
         )
 
     def still(self, admission: Admission) -> Decision | None:
-        """The refusal of a call that was let out and goes on, if it would not be let out any more; else None."""
+        """The refusal of a call that was let out and asks for more, if it would not be let out any more; else None."""
         self.look()
+        return self.goes_on(admission)
+
+    def goes_on(self, admission: Admission) -> Decision | None:
+        """As `still`, by what is known: a ledger that cannot be read for a while cuts off nothing that is on record."""
         return decide.recheck(self.ruleset, self._state, admission.call, admission.call_id, self.clock.now_ns())
 
     def settle(
@@ -506,7 +517,7 @@ class Gate:
         """Record what a person commands, and do it. Those who wait are decided anew."""
         self._ledger.append(entry)
         decide.apply(self._state, entry.changes)
-        self._room.call_all()
+        self._call_all()
 
     def answer(self, ticket: str, allowed: bool, note: str, by: str, own_user: bool) -> bool:
         """OS user `by` says whether the call that was held with `ticket` may pass, and why. Recorded.

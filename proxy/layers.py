@@ -46,7 +46,7 @@ from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
-from proxy.commands import Look, LookLater, Wait
+from proxy.commands import GoesOn, GoesOnHook, Look, LookLater, Wait
 from proxy.exchange import ANSWER_CAP_BYTES, Exchange
 from proxy.http1 import Http1Client, Http1Server, problem_of
 from proxy.websocket import Socket
@@ -91,7 +91,7 @@ class Stream(HttpStream):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, Look):
-            yield from self.check_stalled()
+            yield from self.look()
         else:
             yield from super()._handle_event(event)
 
@@ -169,8 +169,8 @@ class Stream(HttpStream):
 
     @expect(RequestData, RequestTrailers, RequestEndOfMessage)
     def state_stream_request_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Nothing follows the body: trailers would leave undecided."""
-        if not isinstance(event, RequestTrailers):
+        """Hand on a piece, if the call would still be let out. Trailers do not follow: they would leave undecided."""
+        if not isinstance(event, RequestTrailers) and (yield from self.check_permitted()):
             yield from super().state_stream_request_body(event)
 
     def decide(self, hook: HttpRequestHeadersHook | HttpRequestHook) -> layer.CommandGenerator[None]:
@@ -201,11 +201,43 @@ class Stream(HttpStream):
             elif (yield from self.make_server_connection()):
                 yield from self.send_request()
 
+    def look(self) -> layer.CommandGenerator[None]:
+        """Something has changed: may what the client is at go on?"""
+        if self.client_state == self.state_stream_request_body:
+            yield from self.check_permitted()
+        elif self.client_state == self.state_consume_request_body:
+            yield from self.check_stalled()
+
+    def check_permitted(self) -> layer.CommandGenerator[bool]:
+        """Cut a call off that is no longer permitted while its body still goes out."""
+        going = GoesOn(self.flow)
+        yield GoesOnHook(going)
+        exchange = exchange_of(self.flow)
+        if going.refusal is None or exchange is None:
+            return exchange is not None
+        exchange.cut = going.refusal
+        yield SendHttp(RequestProtocolError(self.stream_id, "cut off", ErrorCode.CANCEL), self.context.server)
+        self.flow.error = flow.Error(f"{exchange.cut.code} came to apply while it was sent")
+        yield HttpErrorHook(self.flow)
+        begun = self.server_state in (self.state_stream_response_body, self.state_done)
+        if not begun:
+            yield from self.answer_early()
+            return False
+        assert self.flow.response is not None
+        if self.flow.response.trailers and self.server_state == self.state_stream_response_body:
+            yield SendHttp(ResponseTrailers(self.stream_id, self.flow.response.trailers), self.context.client)
+        else:
+            cut = ResponseProtocolError(self.stream_id, "cut off", ErrorCode.CANCEL)
+            yield SendHttp(cut, self.context.client)
+        self.client_state = self.server_state = self.state_errored
+        yield DropStream(self.stream_id)
+        return False
+
     def check_stalled(self) -> layer.CommandGenerator[None]:
         """A client that waits for an answer before it says the rest would wait for ever: tell it, if nothing comes for
         a while. Where nobody needs its body, it could be let out at its head."""
         exchange = exchange_of(self.flow)
-        if self.client_state != self.state_consume_request_body or exchange is None or exchange.oversized:
+        if exchange is None or exchange.oversized or not exchange.asked_by:
             return
         if exchange.buffered_bytes != self.buffered_bytes:
             self.buffered_bytes = exchange.buffered_bytes

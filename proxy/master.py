@@ -115,6 +115,11 @@ class Master:
             ended.set()
             del self._clients[handler]
 
+    def look(self) -> None:
+        """Have everything that goes on see whether it still may: the rules have changed, or a person said something."""
+        for handler in list(self._clients):
+            handler.look()
+
     def stop_listening(self) -> None:
         """Accept no more clients; those that are connected stay."""
         if self._server is not None:
@@ -165,6 +170,7 @@ def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
         "responseheaders": (addon.responseheaders,),
         "response": (addon.response,),
         "error": (addon.error,),
+        "goes_on": (addon.goes_on,),
         "socket_message": (addon.socket_message,),
         "socket_end": (addon.socket_end,),
         "server_connect": (addon.server_connect,),

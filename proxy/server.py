@@ -125,6 +125,7 @@ class Proxy:
                 settings.client_certs,
                 settings.upstream_proxy,
             )
+            self._gate.changed = self._master.look
             dial.pin(asyncio.get_running_loop())
             listener = self._enclosure.listener if self._enclosure is not None else None
             self.address = await self._master.listen(settings.listen_host, settings.listen_port, listener)

@@ -1,4 +1,5 @@
 """An open WebSocket: what the client sends is looked at message by message, what comes back is handed on as it comes.
+It ends as soon as it would not be opened any more.
 
 wsproto reads and writes the frames (RFC 6455). No extension is ever agreed on: a compressed frame of a few bytes could
 unfold to any size. A message of the client is kept until it is whole, up to a cap; our hook then says whether it goes.
@@ -19,7 +20,7 @@ from wsproto.connection import Connection as Frames
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from proxy.commands import Wait
+from proxy.commands import GoesOn, GoesOnHook, Look, Wait
 from proxy.exchange import Counted
 
 MESSAGE_CAP_BYTES = 16 * 1024 * 1024
@@ -75,6 +76,12 @@ class Socket(layer.Layer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Take what one side sent. What comes after the end is for nobody."""
+        if isinstance(event, Look) and not self._over:
+            going = GoesOn(self._flow)
+            yield GoesOnHook(going)
+            if going.refusal is not None:
+                why = going.refusal.detail
+                yield from self._close(CloseConnection(POLICY_VIOLATION, _short(why)), why)
         if self._over or not isinstance(event, events.DataReceived | events.ConnectionClosed):
             return
         from_client = event.connection == self.context.client

@@ -42,7 +42,7 @@ from rules.state import State
 from rules.upstream_key import SentKey
 from rules.view import CallView
 from rules.where import Miss
-from rules.wording import BY_PERSON, BY_POLICY, NEXT, REPLAYED, could_not, delayed, missed_by, sentence
+from rules.wording import BY_PERSON, BY_POLICY, NEXT, NOTHING, REPLAYED, could_not, delayed, missed_by, sentence
 
 PASS = Pass()
 
@@ -128,7 +128,7 @@ class Deciding:
         return None if self.allowing else self._no_allow()
 
     def _ambiguous(self, why: str) -> Decision:
-        detail = f"The request is ambiguous: {why}. Nothing was executed."
+        detail = f"The request is ambiguous: {why}. {NOTHING}"
         return self._refusal("deny", [Violation("", "ambiguous-request", detail)], detail)
 
     def _halted(self) -> Decision | None:

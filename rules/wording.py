@@ -12,6 +12,8 @@ from rules.where import Miss
 
 BY_POLICY = "It was decided by policy, and nothing was executed."
 BY_PERSON = "A person has stopped such calls until further notice, and nothing was executed."
+CUT = "It was cut off while it went on; whether it took effect is not known."
+NOTHING = "Nothing was executed."
 IN_FLIGHT = "The same call is on its way already and has no answer yet. It was not sent again."
 REPLAYED = "The same call was already executed: this is its answer. It was not sent again."
 NEXT = {
@@ -28,8 +30,15 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
+def cut_off(detail: str) -> str:
+    """`detail`, by which a call would be refused, told of one that was out already."""
+    for ending in (BY_POLICY, BY_PERSON, NOTHING):
+        detail = detail.removesuffix(ending)
+    return f"{detail.rstrip()} {CUT}"
+
+
 def could_not(error: ConditionError) -> str:
-    return f"The rules could not be applied: {error}. Nothing was executed."
+    return f"The rules could not be applied: {error}. {NOTHING}"
 
 
 def missed_by(miss: Miss) -> str:

@@ -16,7 +16,7 @@ MEANINGS: dict[str, str] = {
         "A person has stopped such calls with `borderpost halt`, all of them or those of an agent or a tool. "
         "`borderpost status` shows who, when and why, and `borderpost resume` lets them go on. A halt outlives "
         "restarts, counts in monitor mode too, and holds back even the replay of an answer; calls that were out came "
-        "to their end."
+        "to their end, but for open WebSockets and bodies that were still being sent, which were cut off."
     ),
     "prerequisite-missing": (
         "A `require` asks for something that the same run has to do first, with success, and has not done (any more): "

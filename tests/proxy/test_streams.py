@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +24,8 @@ import proxy.layers
 import proxy.ledger.store
 from proxy.ledger.query import LedgerReader
 from proxy.ledger.store import LedgerError
+from proxy.rulefiles import read
+from rules.halts import Halt
 from tests.proxy.conftest import MakeWorld, World, until
 from tests.proxy.test_attacks import H2, OK, Wire, entries, leftovers, recorded, tunnel, wire
 
@@ -430,6 +434,121 @@ async def test_a_streamed_call_with_a_claim_is_finished_without_its_client_once_
     assert (await recorded(here))[0] == ("PUT /up/a", "allow", outcome)
 
 
+# -- what comes to be forbidden while it goes on ---------------------------------------------------------------------
+
+HALT = Halt("", "", "Look first.", "ada", 0)
+
+
+def forbid(here: World) -> None:
+    """As a change of the rule file does."""
+    file = here.directory / "rules.yaml"
+    file.write_text(file.read_text() + '  - {id: no, match: "POST https://**", deny: Not today.}\n')
+    files = read(here.settings.rules, here.directory)
+    here.proxy._gate.use(files.loaded.ruleset, files.files)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["at once", "at the next piece"])
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "not answered yet"])
+async def test_a_halt_ends_what_a_client_still_says(world: MakeWorld, far: Far, told: bool, answered: bool) -> None:
+    here = await world(RULES)
+    far.act = echo if answered else silence
+    talk = await Near.begin(here)
+    await talk.say(b"one")
+    await until(lambda: far.got == {1: b"one"})
+    if answered:
+        await talk.hear(lambda: talk.body == b"one")
+    if not told:
+        here.proxy._gate.changed = lambda: None
+    here.proxy._gate.halt(HALT)
+    if not told:
+        await talk.say(b"two")
+    await talk.hear_the_end()
+    said = talk.trailers if answered else talk.head
+    assert (talk.ended, said[b"grpc-status"]) == (True, b"7")
+    assert said[b"grpc-message"].startswith(b"Stopped by a person: Look first. It was cut off while it went on;")
+    await until(lambda: far.reset == [1])
+    assert far.got == {1: b"one"}
+    assert (await recorded(here))[0] == ("POST /bank.Talks/Chat", "allow", "unknown")
+    assert outcomes(here) == [{"outcome": "unknown", "error": "halted came to apply while it was sent", "streamed": 3}]
+
+
+async def test_rules_that_change_end_an_upload(world: MakeWorld, wire: Wire) -> None:
+    here = await world(RULES)
+    come, over = asyncio.Event(), asyncio.Event()
+
+    async def answering(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire.got += await reader.readexactly(3)
+        come.set()
+        wire.got += await reader.read()
+        over.set()
+
+    wire.answering = answering
+    client = await tunnel(here)
+    await client.send(b"POST /up/a HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1000\r\n\r\none")
+    await come.wait()
+    forbid(here)
+    status, body = await client.answer()
+    told = json.loads(body)
+    assert (status, told["code"], told["executed"]) == (403, "policy-denied", "unknown")
+    assert told["detail"] == "Not today. It was cut off while it went on; whether it took effect is not known."
+    assert await client.rest() == b""
+    await over.wait()
+    assert wire.got.endswith(b"\r\n\r\none")
+    assert (await recorded(here))[0] == ("POST /up/a", "allow", "unknown")
+
+
+async def test_rules_that_come_to_need_the_body_end_it_too(world: MakeWorld, far: Far) -> None:
+    here = await world(RULES)
+    talk = await Near.begin(here)
+    await talk.say(b"one")
+    await talk.hear(lambda: talk.body)
+    file = here.directory / "rules.yaml"
+    file.write_text(file.read_text() + '  - {id: no, match: "POST https://**", where: {body.a: 1}, deny: No.}\n')
+    files = read(here.settings.rules, here.directory)
+    here.proxy._gate.use(files.loaded.ruleset, files.files)
+    await talk.hear_the_end()
+    assert b"its body was not read, and the rules have come to need it" in talk.trailers[b"grpc-message"]
+    assert far.got == {1: b"one"}
+
+
+async def test_what_was_said_whole_is_answered_to_its_end(world: MakeWorld, far: Far) -> None:
+    here = await world(RULES)
+
+    async def wait(far: Far, event: h2.events.Event) -> None:
+        if not isinstance(event, h2.events.StreamEnded):
+            await echo(far, event)
+
+    far.act = wait
+    talk = await Near.begin(here)
+    await talk.say(b"one", end=True)
+    await talk.hear(lambda: talk.body)
+    here.proxy._gate.halt(HALT)
+    far.connection.send_data(1, b"two")
+    far.connection.send_headers(1, [(b"grpc-status", b"0")], end_stream=True)
+    await far.flush()
+    await talk.hear_the_end()
+    assert (talk.body, talk.trailers) == (b"onetwo", {b"grpc-status": b"0"})
+    assert (await recorded(here))[0] == ("POST /bank.Talks/Chat", "allow", "done")
+
+
+async def test_a_halt_of_others_and_a_ledger_that_is_shut_for_a_while_end_nothing(
+    world: MakeWorld, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy.ledger.store, "BUSY_S", 0.01)
+    here = await world(RULES)
+    talk = await Near.begin(here)
+    here.proxy._gate.halt(Halt("somebody-else", "", "Look first.", "ada", 0))
+    await talk.say(b"one")
+    await talk.hear(lambda: talk.body == b"one")
+    with contextlib.closing(sqlite3.connect(here.ledger, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        await talk.say(b"two")
+        await talk.hear(lambda: talk.body == b"onetwo")
+    await talk.say(b"", end=True)
+    await talk.hear_the_end()
+    assert talk.trailers == {b"grpc-status": b"0"}
+
+
 # -- faults ----------------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +565,8 @@ async def test_a_streamed_call_with_a_claim_is_finished_without_its_client_once_
         ("proxy.layers.Stream.make_server_connection", "not_executed"),
         ("proxy.layers.Stream.say_where_the_body_ends", "unknown"),
         ("proxy.layers.Stream.state_stream_request_body", "unknown"),
+        ("proxy.layers.Stream.check_permitted", "unknown"),
+        ("proxy.gate.Gate.goes_on", "unknown"),
         ("proxy.exchange.Passed.__call__", "unknown"),
     ],
 )

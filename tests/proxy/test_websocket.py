@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from proxy.ledger.entries import LedgerError
 from proxy.ledger.query import LedgerReader
 from proxy.websocket import MESSAGE_CAP_BYTES
 from rules.guards.concurrency import Leases
+from rules.halts import Halt
 from tests.proxy.conftest import MakeWorld, World, until
 from tests.saving import save
 
@@ -37,12 +39,15 @@ class SocketServer:
         self.offers: list[str] = []
         self.closed: list[int] = []
         self.port = 0
+        self.serve_socket: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.opened += 1
         self.offers.append(request.headers.get("sec-websocket-extensions", ""))
         if request.path.endswith("/plain"):
             return web.Response(text="no socket here")
+        if self.serve_socket is not None:
+            return await self.serve_socket(request)
         socket = web.WebSocketResponse(max_msg_size=0)
         await socket.prepare(request)
         async for message in socket:
@@ -229,8 +234,11 @@ async def test_a_message_is_on_record_before_it_leaves(world: MakeWorld, server:
     assert seen == [("GET", "allow"), ("MESSAGE", "allow")]
 
 
-async def test_rules_that_change_end_a_websocket_at_its_next_message(world: MakeWorld, server: SocketServer) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["at once", "at its next message"])
+async def test_rules_that_change_end_a_websocket(world: MakeWorld, server: SocketServer, told: bool) -> None:
     here = await world(OPEN.replace("PORT", str(server.port)), reload=True)
+    if not told:
+        here.proxy._gate.changed = lambda: None
     async with Client(here, server) as client, client.open() as socket:
         await socket.send_str("one")
         await socket.receive_str()
@@ -238,9 +246,56 @@ async def test_rules_that_change_end_a_websocket_at_its_next_message(world: Make
         reloaded = asyncio.ensure_future(here.proxy.changed.wait())
         save(here.directory / "rules.yaml", changed)
         await asyncio.wait_for(reloaded, 20)
-        await socket.send_str("two")
-        assert await refusal(socket) == (1008, "Enough. It was decided by policy, and nothing was executed.")
+        if told:
+            why = "Enough. It was cut off while it went on; whether it took effect is not known."
+        else:
+            why = "Enough. It was decided by policy, and nothing was executed."
+            await socket.send_str("two")
+        assert await refusal(socket) == (1008, why)
     assert server.got == ["one"]
+
+
+async def test_a_halt_ends_it_at_once_whoever_speaks(world: MakeWorld, server: SocketServer) -> None:
+    """The client says nothing, and the server goes on and on."""
+    here = await made(world, server)
+
+    async def chatter(request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while not socket.closed:
+                await socket.send_str("and")
+                with contextlib.suppress(TimeoutError):
+                    await socket.receive(timeout=0.01)
+        server.closed.append(socket.close_code or 0)
+        return socket
+
+    server.serve_socket = chatter
+    async with Client(here, server) as client, client.open() as socket:
+        assert await socket.receive_str() == "and"
+        here.proxy._gate.halt(Halt("", "", "Look first.", "ada", 0))
+        while (message := await asyncio.wait_for(socket.receive(), 5)).type == aiohttp.WSMsgType.TEXT:
+            pass
+        assert (message.data, str(message.extra)[:11]) == (1008, "Look first.")
+        await until(lambda: server.closed == [1008])
+    (call,) = await ended(here)
+    assert (call.outcome, call.status) == ("done", 101)
+
+
+async def test_an_error_of_ours_ends_it_when_it_is_looked_at(
+    world: MakeWorld, server: SocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await made(world, server)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    async with Client(here, server) as client, client.open() as socket:
+        with monkeypatch.context() as patch:
+            patch.setattr("proxy.gate.Gate.goes_on", fail)
+            here.proxy._master.look()
+            assert (await refusal(socket))[0] == 1008
+    assert server.got == []
 
 
 async def test_the_server_ends_it_with_its_own_words(world: MakeWorld, server: SocketServer) -> None:

@@ -13,6 +13,7 @@ from rules.decide import recheck
 from rules.decision import Decision
 from rules.halts import Halt, Halts
 from rules.state import SetBack
+from rules.wording import cut_off
 from tests.rules.world import START, S, World, call
 
 RULES = """
@@ -185,3 +186,21 @@ def test_a_refolded_ledger_has_the_same_halts(steps: list[tuple[Halt, bool]], ba
     made.record((SetBack(START + 10**9 * S, START + back_s * S).change(),))
     assert made.refold() == made.state
     assert {one.key for one in made.state.of(Halts).in_force()} == set(made.state.of(Halts).halts)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (call("POST", "/orders"), "Too many refunds."),
+        (call("GET", "/a", host="other.example.com"), "No rule allows this call."),
+        (
+            call("POST", "/orders", body=Body("undecodable", problem="it is no JSON")),
+            "The request is ambiguous: its body cannot be read (it is no JSON).",
+        ),
+    ],
+)
+def test_what_would_be_refused_now_is_told_otherwise_of_a_call_that_is_out(asked: Call, reason: str) -> None:
+    made = world(halt(tool="shop.order"))
+    refused = recheck(made.ruleset, made.state, asked, "c", START)
+    assert refused is not None
+    assert cut_off(refused.detail) == f"{reason} It was cut off while it went on; whether it took effect is not known."
