@@ -15,6 +15,8 @@ from rules.yamltree import Scalar
 LARGEST = Decimal(10**18)
 """No budget is larger, and whatever is larger counts as this much."""
 
+_LARGEST = int(LARGEST)
+
 ZERO = Decimal(0)
 
 PLACES = 12
@@ -41,9 +43,7 @@ def _read_one(value: Json | Absent) -> Decimal | None:
     found = number(value)
     if found is None or found < 0:
         return None
-    if isinstance(found, int):
-        return Decimal(found) if found < LARGEST else LARGEST
-    return bounded(found)
+    return bounded(found) if isinstance(found, Decimal) else Decimal(min(found, _LARGEST))
 
 
 def bounded(amount: Decimal) -> Decimal:

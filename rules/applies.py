@@ -100,12 +100,11 @@ class Reading:
     def read(self, field: Field, bindings: Bindings) -> Value:
         """The value of `field`, put on record. Where two rules see different captures, each is recorded."""
         name = field.text
-        captured = field.place == "path"
-        if not captured and name in self._values:
+        if name in self._values:
             return self._values[name]
         value = self._value(field, bindings)
         shown = plain(value)
-        if not captured:
+        if field.place != "path":
             self._values[name] = value
             self.facts[name] = shown
             return value

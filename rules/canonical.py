@@ -34,12 +34,10 @@ _LENGTHS = [b"%d:" % length for length in range(1000)]
 
 def frame(*parts: bytes) -> bytes:
     """The parts with their lengths before them (netstrings): no two lists of parts have the same bytes."""
-    framed: list[bytes] = []
-    for part in parts:
-        length = len(part)
-        framed.append(_LENGTHS[length] if length < len(_LENGTHS) else b"%d:" % length)
-        framed.append(part)
-    return b"".join(framed)
+    try:
+        return b"".join([_LENGTHS[len(part)] + part for part in parts])
+    except IndexError:  # a longer one
+        return b"".join([b"%d:" % len(part) + part for part in parts])
 
 
 def canonical_number(value: int | Decimal) -> str:
@@ -91,10 +89,12 @@ def _canonical(value: Json) -> str:
     """As `_canonical_slowly`, in half the time, where the stack of Python is deep enough."""
     if isinstance(value, str):
         return _quote(value)
+    if type(value) is int:  # not bool
+        return canonical_number(value)
     if isinstance(value, dict):
-        return f"{{{','.join([f'{_quote(key)}:{_canonical(value[key])}' for key in sorted(value)])}}}"
+        return "{" + ",".join([_quote(key) + ":" + _canonical(value[key]) for key in sorted(value)]) + "}"
     if isinstance(value, list):
-        return f"[{','.join([_canonical(element) for element in value])}]"
+        return "[" + ",".join([_canonical(element) for element in value]) + "]"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -142,7 +142,10 @@ def canonical_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
 
 def text_bytes(text: str) -> bytes:
     """UTF-8; halves of surrogate pairs, which JSON may hold, keep apart too."""
-    return text.encode("utf-8", "surrogatepass")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def canonical_body(body: Body) -> bytes:

@@ -29,7 +29,7 @@ TEXT_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,399})(?:\.[0-9]{1,400})?")
 def number(value: Json | Absent) -> int | Decimal | None:
     if isinstance(value, WireText):
         return Decimal(value) if TEXT_NUMBER.fullmatch(value) else None
-    return value if isinstance(value, int | Decimal) and not isinstance(value, bool) else None
+    return value if type(value) is int or isinstance(value, Decimal) else None  # and true is no number
 
 
 def equal(value: Json | Absent, limit: Scalar) -> Verdict:

@@ -26,9 +26,9 @@ import msgspec
 
 from rules.applies import Ambiguous, Naming, Reading, Target, writes
 from rules.call import Call
-from rules.decision import Action, Change, Decision, Setting, Violation, Waiting
+from rules.decision import Action, Decision, Violation, Waiting
 from rules.fields import ConditionError
-from rules.guard import Guard, Implicit, Pass, Refuse, Replay, Verdict, Wait
+from rules.guard import Guard, Implicit, Pass, Provided, Refuse, Replay, Verdict, Wait
 from rules.guards import IMPLICIT, WATCHING
 from rules.guards.history import History, past_of
 from rules.halts import Halts
@@ -44,17 +44,22 @@ from rules.view import CallView
 from rules.where import Miss
 from rules.wording import BY_PERSON, BY_POLICY, NEXT, NOTHING, REPLAYED, could_not, delayed, missed_by, sentence
 
-PASS = Pass()
 
-
-class _Guarding(msgspec.Struct, gc=False):
-    """A guard that applies to the call: of which rule, whether that is only watched, and how it sees the call."""
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """The turn of a guard: of which rule (empty: of none), whether that is only watched, and whose view of the call
+    it has: that of the `nth` rule that applies. Guards of no rule see nothing that is peculiar to one: they have the
+    first.
+    """
 
     rule: str
     guard: Guard | Implicit
     monitored: bool
-    view: CallView
-    verdict: Verdict = PASS
+    nth: int
+
+
+type Stages = tuple[tuple[Turn, ...], ...]
+type Asked = tuple[Turn, Verdict]
+"""A guard, and what it said."""
 
 
 class Deciding:
@@ -120,7 +125,7 @@ class Deciding:
                         self.targets[rule.id] = target
             except ConditionError as error:
                 errors.append(Violation(rule.id, "policy-error", could_not(error)))
-        refusing = self._enforced(denies) + self._enforced(errors)
+        refusing = self._enforced(denies) + self._enforced(errors) if denies or errors else ()
         if refusing:
             first = refusing[0]
             detail = f"{sentence(first.detail)} {BY_POLICY}" if first.code == "policy-denied" else first.detail
@@ -239,40 +244,39 @@ class Deciding:
 
     def _guarded(self) -> Decision:
         """The guards of every rule that applies, stage by stage."""
-        guards, errors = self._applying()
+        views, stages, errors = self._applying()
         if errors:
             return self._refusal("deny", errors, errors[0].detail)
-        asked: list[_Guarding] = []
-        changes: list[Change] = []
-        send: dict[tuple[str, str], Setting] = {}
-        notices: list[str] = []
-        retry_of = ""
+        said: list[list[Verdict]] = []
+        terms: list[Provided] = []
         send_at_ns = 0
-        stages: dict[int, list[_Guarding]] = {}
-        for each in guards:
-            stages.setdefault(each.guard.stage, []).append(each)
-        for stage in sorted(stages):
-            here = stages[stage]
-            send_at_ns = max(send_at_ns, self._check(here))
-            asked += here
-            refusal = self._refused(here)
-            if refusal is not None:
-                return self._watched_by(asked, refusal)
-            for each in here:
-                verdict = each.verdict
-                if isinstance(verdict, Pass):
-                    changes += verdict.changes
-                    if not each.monitored:
-                        for setting in verdict.send:
-                            send[setting[:2]] = setting
-                        retry_of = retry_of or verdict.retry_of
-                        if verdict.notice:
-                            notices.append(verdict.notice)
-                        if verdict.retried is not None:
-                            for later in guards:
-                                later.view.retry_of = verdict.retry_of
-        for place, name, value in send.values():
-            self.reading.facts[f"send.{name}" if place == "header" else f"send.{place}.{name}"] = value
+        for stage in stages:
+            verdicts = [turn.guard.check(views[turn.nth], self.state, self.now_ns) for turn in stage]
+            for verdict in verdicts:
+                if type(verdict) is not Pass:
+                    break
+            else:  # nobody minds, and that is all: the usual case
+                said.append(verdicts)
+                continue
+            verdicts, at_ns = self._agreed(stage, views, verdicts)
+            said.append(verdicts)
+            send_at_ns = max(send_at_ns, at_ns)
+            stopping: list[Asked] = []
+            for turn, verdict in zip(stage, verdicts, strict=True):
+                if turn.monitored:
+                    self.would += _watched_verdict(turn.rule, verdict, self.now_ns)
+                elif isinstance(verdict, Provided):
+                    terms.append(verdict)
+                    if verdict.retried is not None:
+                        for view in views:
+                            view.retry_of = verdict.retry_of
+                elif not isinstance(verdict, Pass):
+                    stopping.append((turn, verdict))
+            if stopping:
+                return self._watched_by(stages, said, views, self._stopped(stopping))
+        send = {setting[:2]: setting for term in terms for setting in term.send}
+        for where, name, value in send.values():
+            self.reading.facts[f"send.{name}" if where == "header" else f"send.{where}.{name}"] = value
         return Decision(
             "allow",
             "",
@@ -281,22 +285,52 @@ class Deciding:
             self.naming.name,
             would=tuple(self.would),
             send_at_ns=send_at_ns,
-            replay_of=retry_of,
+            replay_of=next((term.retry_of for term in terms if term.retry_of), ""),
             exact_host=self._exact_host(),
             send=tuple(send.values()),
             facts=self.reading.facts,
-            changes=tuple(changes),
-            notices=tuple(notices),
+            changes=tuple(
+                [change for verdicts in said for each in verdicts if isinstance(each, Pass) for change in each.changes]
+            ),
+            notices=tuple([term.notice for term in terms if term.notice]),
         )
 
-    def _watched_by(self, asked: Sequence[_Guarding], decision: Decision) -> Decision:
-        """`decision`, which does not send the call, with what follows from it for the guards that let it pass."""
+    def _agreed(
+        self, stage: Sequence[Turn], views: Sequence[CallView], verdicts: list[Verdict]
+    ) -> tuple[list[Verdict], int]:
+        """What the guards of one stage, which have said `verdicts`, say in the end, and the time to send the call at, 0
+        for now. When one delays the call, the others are asked about that later time; when one lets it retry an earlier
+        call, the others are asked about the key of that one.
+        """
+        send_at_ns = 0
+        retried: SentKey | None = None
+        while True:
+            latest_ns, key = 0, retried
+            for turn, verdict in zip(stage, verdicts, strict=True):
+                if isinstance(verdict, Provided) and not turn.monitored:
+                    latest_ns = max(latest_ns, verdict.send_at_ns)
+                    key = key or verdict.retried
+            settled = latest_ns <= send_at_ns and key is retried
+            if not settled:
+                send_at_ns, retried = max(send_at_ns, latest_ns), key
+            for view in views:
+                view.not_before_ns, view.retried = (0, None) if settled else (send_at_ns, retried)
+            if settled:
+                return verdicts, send_at_ns
+            verdicts = [turn.guard.check(views[turn.nth], self.state, self.now_ns) for turn in stage]
+
+    def _watched_by(
+        self, stages: Stages, said: Sequence[Sequence[Verdict]], views: Sequence[CallView], decision: Decision
+    ) -> Decision:
+        """`decision`, which does not send the call, with what follows from it for the guards that let it pass: of those
+        that were asked, stage by stage, and have `said` so."""
         if decision.wait is not None:
             return decision
         changes = decision.changes
-        for each in asked:
-            if isinstance(each.guard, WATCHING) and isinstance(each.verdict, Pass):
-                changes += each.guard.watch(each.view, self.state, decision, self.now_ns)
+        for stage, verdicts in zip(stages, said, strict=False):
+            for turn, verdict in zip(stage, verdicts, strict=True):
+                if isinstance(turn.guard, WATCHING) and isinstance(verdict, Pass):
+                    changes += turn.guard.watch(views[turn.nth], self.state, decision, self.now_ns)
         return msgspec.structs.replace(decision, changes=changes) if changes else decision
 
     def _exact_host(self) -> bool:
@@ -304,11 +338,13 @@ class Deciding:
         named = self.naming.pattern
         return (named is not None and named.exact_host) or any(target.exact_host for target in self.targets.values())
 
-    def _applying(self) -> tuple[list[_Guarding], list[Violation]]:
-        """The guards that apply, by rule; and the rules of which it cannot be told."""
+    def _applying(self) -> tuple[list[CallView], Stages, list[Violation]]:
+        """How the guards of the rules that apply see the call, their stages; and the rules of which it cannot be told
+        whether they do."""
         own: list[str] = []
         watched = self.ruleset.mode == "monitor"
-        found: list[_Guarding] = []
+        views: list[CallView] = []
+        applying: list[str] = []
         errors: list[Violation] = []
         for rule in self.rules:
             if not rule.guards:
@@ -320,75 +356,41 @@ class Deciding:
                 errors += self._enforced([Violation(rule.id, "policy-error", could_not(error))])
                 continue
             if target:
-                monitored = rule.mode == "monitor"
-                view = CallView(self.reading, self.naming, self.call_id, target.bindings, monitored or watched, own)
-                found += [_Guarding(rule.id, guard, monitored, view) for guard in rule.guards]
-        view = CallView(self.reading, self.naming, self.call_id, {}, False, own)
-        found += [_Guarding("", implicit, False, view) for implicit in IMPLICIT]
-        return found, errors
+                monitored = watched or rule.mode == "monitor"
+                views.append(CallView(self.reading, self.naming, self.call_id, target.bindings, monitored, own))
+                applying.append(rule.id)
+        if not views:
+            views.append(CallView(self.reading, self.naming, self.call_id, {}, watched, own))
+        return views, _stages(self.ruleset, tuple(applying)), errors
 
-    def _check(self, guards: Sequence[_Guarding]) -> int:
-        """Ask the guards of one stage. When one delays the call, the others are asked about that later time; when one
-        lets it retry an earlier call, the others are asked about the key of that one.
-
-        Returns the time to send it at, 0 for now.
-        """
-        send_at_ns = 0
-        retried: SentKey | None = None
-        while True:
-            latest_ns, key = 0, retried
-            for each in guards:
-                each.view.not_before_ns = send_at_ns
-                each.view.retried = retried
-                verdict = each.verdict = each.guard.check(each.view, self.state, self.now_ns)
-                if isinstance(verdict, Pass) and not each.monitored:
-                    latest_ns = max(latest_ns, verdict.send_at_ns)
-                    key = key or verdict.retried
-            if latest_ns <= send_at_ns and key is retried:
-                return send_at_ns
-            send_at_ns, retried = max(send_at_ns, latest_ns), key
-
-    def _refused(self, guards: Sequence[_Guarding]) -> Decision | None:
-        """What the guards of one stage make of the call, unless they all let it pass."""
-        refused: list[tuple[str, Refuse]] = []
-        waits: list[tuple[_Guarding, Wait]] = []
-        replays: list[tuple[str, Replay]] = []
-        for each in guards:
-            verdict = each.verdict
-            if each.monitored:
-                self.would += _watched_verdict(each.rule, verdict, self.now_ns)
-            elif isinstance(verdict, Refuse):
-                refused.append((each.rule, verdict))
-            elif isinstance(verdict, Wait):
-                waits.append((each, verdict))
-            elif isinstance(verdict, Replay):
-                replays.append((each.rule, verdict))
+    def _stopped(self, stopping: Sequence[Asked]) -> Decision:
+        """What those guards of one stage that do not let the call pass make of it."""
+        refused = [(turn.rule, verdict) for turn, verdict in stopping if isinstance(verdict, Refuse)]
         if refused:
             return self._guards_refuse(refused)
+        waits = [(turn, verdict) for turn, verdict in stopping if isinstance(verdict, Wait)]
         if waits:
             return self._guards_wait(waits)
-        if replays:
-            _, replay = replays[0]
-            return Decision(
-                "replay",
-                "replay",
-                REPLAYED,
-                tuple(rule for rule, _ in replays),
-                self.naming.name,
-                executed="yes",
-                would=tuple(self.would),
-                replay_of=replay.of,
-                facts=self.reading.facts,
-            )
-        return None
+        replays = [(turn.rule, verdict) for turn, verdict in stopping if isinstance(verdict, Replay)]
+        return Decision(
+            "replay",
+            "replay",
+            REPLAYED,
+            tuple(rule for rule, _ in replays),
+            self.naming.name,
+            executed="yes",
+            would=tuple(self.would),
+            replay_of=replays[0][1].of,
+            facts=self.reading.facts,
+        )
 
-    def _guards_wait(self, waits: list[tuple[_Guarding, Wait]]) -> Decision:
+    def _guards_wait(self, waits: list[tuple[Turn, Wait]]) -> Decision:
         """What the call gets when it waits no longer, and what it may wait for until then: all of it has to come."""
-        refusal = self._guards_refuse([(each.rule, wait.refuse) for each, wait in waits])
+        refusal = self._guards_refuse([(turn.rule, wait.refuse) for turn, wait in waits])
         return msgspec.structs.replace(
             refusal,
             wait=Waiting(
-                on=tuple((each.guard.verb, wait.key) for each, wait in waits),
+                on=tuple((turn.guard.verb, wait.key) for turn, wait in waits),
                 at_most_ns=min(wait.at_most_ns for _, wait in waits),
                 crowd=min((wait.crowd for _, wait in waits if wait.crowd), default=0),
             ),
@@ -444,6 +446,24 @@ ACTIONS: dict[str, Action] = {
 _EXECUTED_FIRST = ("unknown", "yes", "no")
 
 
+PLANS = 1_000
+"""Of so many sets of rules that apply together the order of their guards is remembered."""
+
+
+def _stages(ruleset: RuleSet, rules: tuple[str, ...]) -> Stages:
+    """The guards of `rules`, and those that no rule names, stage by stage."""
+    plan = ruleset.plans.get(rules)
+    if plan is None:
+        found = [(nth, ruleset.by_id[name]) for nth, name in enumerate(rules)]
+        turns = [Turn(rule.id, guard, rule.mode == "monitor", nth) for nth, rule in found for guard in rule.guards]
+        turns += [Turn("", guard, False, 0) for guard in IMPLICIT]
+        order = sorted({turn.guard.stage for turn in turns})
+        plan = tuple(tuple(turn for turn in turns if turn.guard.stage == stage) for stage in order)
+        if len(ruleset.plans) < PLANS:
+            ruleset.plans[rules] = plan
+    return plan
+
+
 def _distance(misses: Sequence[Miss]) -> tuple[int, int]:
     """How far an allow was from permitting the call; the farthest is one that the caller cannot come nearer to."""
     return sum(not miss.field for miss in misses), len(misses)
@@ -457,7 +477,7 @@ def _watched_verdict(rule_id: str, verdict: Verdict, now_ns: int) -> list[Violat
         return [Violation(rule_id, verdict.code, verdict.detail, verdict.field, verdict.actual, verdict.limit)]
     if isinstance(verdict, Replay):
         return [Violation(rule_id, "duplicate", REPLAYED)]
-    if verdict.send_at_ns:
+    if isinstance(verdict, Provided) and verdict.send_at_ns:
         return [Violation(rule_id, "rate-limited", delayed(verdict.send_at_ns - now_ns))]
     return []
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
@@ -62,9 +62,17 @@ class Earlier(msgspec.Struct, frozen=True, dict=True):
 
     def key(self, call: Call, tool: str, values: Sequence[str]) -> str:
         """Under this (hex) a call of `tool` with these values of the earlier fields is remembered, by who made it."""
-        said = [text_bytes(value) for value in values]
-        who = [text_bytes(text) for text in (call.agent, call.run, tool)]
-        return sha256(frame(b"earlier", *who, self.what, frame(*said))).hexdigest()[:32]
+        who = _who(call.agent, call.run, tool)
+        return sha256(who + frame(self.what, frame(*map(text_bytes, values)))).hexdigest()[:32]
+
+
+REMEMBERED = 1_000
+
+
+@lru_cache(REMEMBERED)
+def _who(agent: str, run: str, tool: str) -> bytes:
+    """Framed, how the bytes behind every key begin."""
+    return frame(b"earlier", text_bytes(agent), text_bytes(run), text_bytes(tool))
 
 
 @runtime_checkable

@@ -75,7 +75,7 @@ type Place = Literal[
 """`status` is of answers only (`rules.answers`)."""
 
 
-class Field(msgspec.Struct, frozen=True):
+class Field(msgspec.Struct, frozen=True, cache_hash=True):
     """A parsed field name. `text` is its normal spelling: equal fields have equal texts."""
 
     text: str
@@ -177,6 +177,8 @@ def read_field(call: Call, bindings: Mapping[str, str], field: Field, tool: str 
 
 def plain(value: Value) -> Plain:
     """`value` as the ledger keeps it: decimals as text, `{"absent": true}`, `{"many": [...], "ambiguous": ...}`."""
+    if type(value) is str or type(value) is int:
+        return value
     if isinstance(value, Absent):
         return {"absent": True}
     if isinstance(value, Many):
@@ -226,6 +228,14 @@ def read_in_body(body: Body, steps: tuple[Step, ...]) -> Value:
 
 def read_in_value(root: object, steps: tuple[Step, ...]) -> Value:
     """What a decoded value has behind `steps`."""
+    value = root
+    for step in steps:
+        if type(value) is not dict or step not in value:
+            break
+        value = value[step]
+    else:
+        if type(value) in _SCALARS:  # the usual case: plain members lead to plain data
+            return cast(Json, value)
     found: list[Json | Absent] = []
     ambiguous = _walk(root, steps, 0, found)
     if found.count(ABSENT) == len(found):
@@ -233,6 +243,9 @@ def read_in_value(root: object, steps: tuple[Step, ...]) -> Value:
     if ambiguous or EACH in steps:
         return Many(tuple(found), ambiguous)
     return found[0]
+
+
+_SCALARS: Final = frozenset({str, WireText, int, bool, Decimal, type(None)})
 
 
 def _walk(value: object, steps: tuple[Step, ...], at: int, found: list[Json | Absent]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
@@ -30,8 +31,10 @@ OPERATIONS = ("soapaction", "x-amz-target")
 """Headers by which APIs with one path for everything tell what is to be done: `DynamoDB_20120810.DeleteItem`."""
 
 LARGE_BYTES = 16 * 1024
+SHORT = 200
 REMEMBERED = 1_000
-"""The fingerprints of so many calls with bodies larger than that are remembered."""
+"""The fingerprints of so many calls with bodies larger than `LARGE_BYTES` are remembered, and the bytes of so many
+agents and credentials no longer than `SHORT`."""
 
 _REMEMBERED: dict[str, str] = {}
 
@@ -56,6 +59,10 @@ def named_values(values: Sequence[tuple[str, Value]]) -> bytes:
     return frame(*[part for name, value in values for part in (text_bytes(name), value_bytes(value))])
 
 
+_named_texts = lru_cache(REMEMBERED)(named_values)
+"""The same for texts, which who asks usually is. (Numbers cannot be looked up: 1 and true are equal.)"""
+
+
 def fingerprint(
     call: Call,
     by: Sequence[tuple[str, Value]],
@@ -68,11 +75,11 @@ def fingerprint(
     `ignore`. With None the body has to be decoded.
     """
     operation = [text_bytes(part) for pair in call.headers if pair[0] in OPERATIONS for part in pair]
+    short = all(type(value) is str and len(value) <= SHORT for _, value in by)
+    who = _named_texts(tuple(by)) if short else named_values(by)
     if key is None and call.body.size_bytes > LARGE_BYTES and call.body.kind == "json" and call.body.sha256:
-        return _of_large(call, named_values(by), ignore, operation)
-    return _of(
-        call, named_values(by), b"key:" + named_values(key) if key is not None else _whole(call, ignore), operation
-    )
+        return _of_large(call, who, ignore, operation)
+    return _of(call, who, b"key:" + named_values(key) if key is not None else _whole(call, ignore), operation)
 
 
 def _of_large(call: Call, by: bytes, ignore: Sequence[Field], operation: Sequence[bytes]) -> str:
@@ -92,24 +99,20 @@ def _of_large(call: Call, by: bytes, ignore: Sequence[Field], operation: Sequenc
 
 
 def _of(call: Call, by: bytes, asked: bytes, operation: Sequence[bytes]) -> str:
-    return sha256(
-        frame(
-            VERSION,
-            by,
-            call.method.encode(),
-            call.scheme.encode(),
-            call.host.encode(),
-            b"%d" % call.port,
-            frame(*[text_bytes(segment) for segment in call.segments]),
-            asked,
-            *operation,
-        )
-    ).hexdigest()
+    where = _where(call.method, call.scheme, call.host, call.port)
+    what = frame(frame(*map(text_bytes, call.segments)), asked, *operation)
+    return sha256(frame(VERSION, by) + where + what).hexdigest()
+
+
+@lru_cache(REMEMBERED)
+def _where(method: str, scheme: str, host: str, port: int) -> bytes:
+    """Framed, what many calls have in common."""
+    return frame(method.encode(), scheme.encode(), host.encode(), b"%d" % port)
 
 
 def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
     """What is asked, when no `key:` says it: query, media type and body, without the parts of them under `ignore`."""
-    query = [pair for pair in call.query if pair[0].lower() not in SIGNING_QUERY]
+    query = [pair for pair in call.query if pair[0].lower() not in SIGNING_QUERY] if call.query else []
     body = call.body
     for field in ignore:
         if field.place == "query":
@@ -118,8 +121,13 @@ def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
             body = _without(body, field.steps)
     if body.kind == "json":
         body = _without_envelope(body)
-    essence = body.media_type.partition(";")[0].strip().lower()
-    return b"whole:" + frame(canonical_pairs(query), text_bytes(essence), canonical_body(body))
+    return b"whole:" + frame(canonical_pairs(query), _essence(body.media_type), canonical_body(body))
+
+
+@lru_cache(REMEMBERED)
+def _essence(media_type: str) -> bytes:
+    """The media type without its parameters."""
+    return text_bytes(media_type.partition(";")[0].strip().lower())
 
 
 def _without_envelope(body: Body) -> Body:

@@ -59,15 +59,23 @@ class View(Protocol):
         `space`: the parts before them that all entries of one guard have in common, framed.
         """
 
+    def counter(self, space: bytes, by: tuple[Field, ...]) -> str:
+        """The key of the entry that the values of the fields `by` name: one for all calls where there are none."""
+
 
 class Pass(msgspec.Struct, frozen=True, gc=False):
-    """The guard has no objection. `changes` take effect only if the whole call goes out.
-
-    `send` is set on the call in place of what its client sent there. `retry_of`: the call that it tries again;
-    `retried`: under whose key. `notice`: what a person has to be told when the call goes out.
-    """
+    """The guard has no objection. `changes` take effect only if the whole call goes out."""
 
     changes: tuple[Change, ...] = ()
+
+
+class Provided(Pass, frozen=True, gc=False):
+    """The guard has no objection, provided that the call goes out like this.
+
+    `send_at_ns`: not before then; 0 is now. `send` is set on it in place of what its client sent there. `retry_of`: the
+    call that it tries again; `retried`: under whose key. `notice`: what a person has to be told.
+    """
+
     send_at_ns: int = 0
     send: tuple[Setting, ...] = ()
     retry_of: str = ""

@@ -15,6 +15,9 @@ import msgspec
 from rules.pattern import PLAIN, Pattern, decoded
 from rules.segment import Segment
 
+REMEMBERED = 1_000
+"""Of so many hosts it is remembered where their paths begin."""
+
 
 class TargetId(msgspec.Struct, frozen=True):
     """Whose pattern it is: the `nth` match of a tool, of a rule's own `match`, or of its `unless`."""
@@ -34,11 +37,12 @@ class Hit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Index:
-    """Finds what a call matches. Built once, never changed."""
+    """Finds what a call matches. Built once, and what it finds never changes."""
 
-    __slots__ = ("_exact", "_wild")
+    __slots__ = ("_exact", "_starts", "_wild")
 
     def __init__(self) -> None:
+        self._starts: dict[tuple[str, str, int], tuple[_Path, ...]] = {}
         self._exact: dict[tuple[str, str, int], _Path] = {}
         self._wild: dict[str, _Label] = {}
 
@@ -64,11 +68,9 @@ class Index:
         return hits
 
     def _find(self, method: str, scheme: str, host: str, port: int, segments: Sequence[str]) -> tuple[Hit, ...]:
-        exact = self._exact.get((scheme, host, port))
-        wild = self._wild.get(scheme)
-        starts = [exact] if exact else []
-        if wild:
-            starts += wild.reach(host, port)
+        starts = self._starts.get((scheme, host, port))
+        if starts is None:
+            starts = self._begin(scheme, host, port)
         if not starts:
             return ()
         gap = len(segments) - 2 if "" in segments[:-1] else -1
@@ -83,6 +85,15 @@ class Index:
                         seen.add((hit.target, *hit.bindings.items()))
                         hits.append(hit)
         return tuple(hits)
+
+    def _begin(self, scheme: str, host: str, port: int) -> tuple[_Path, ...]:
+        """Where the paths of this host begin. Remembered, since few hosts get nearly all calls."""
+        exact = self._exact.get((scheme, host, port))
+        wild = self._wild.get(scheme)
+        starts = ((exact,) if exact else ()) + (tuple(wild.reach(host, port)) if wild else ())
+        if len(self._starts) < REMEMBERED:
+            self._starts[scheme, host, port] = starts
+        return starts
 
 
 def _hits(
@@ -122,13 +133,17 @@ class _End:
 
 
 class _Path:
-    """A place in the trie of paths. `rest` is the place behind a `**`, which holds on to every further segment."""
+    """A place in the trie of paths. `rest` is the place behind a `**`, which holds on to every further segment.
 
-    __slots__ = ("encoded", "ends", "final", "holds", "literals", "mixed", "one", "rest")
+    `final`: nothing goes on from here; `plain`: nothing but literals and whole segments does.
+    """
+
+    __slots__ = ("encoded", "ends", "final", "holds", "literals", "mixed", "one", "plain", "rest")
 
     def __init__(self, holds: bool = False) -> None:
         self.holds = holds
-        self.final = True  # nothing goes on from here
+        self.final = True
+        self.plain = not holds
         self.literals: dict[str, _Path] = {}
         self.mixed: dict[Segment, _Path] = {}
         self.one: _Path | None = None
@@ -138,6 +153,8 @@ class _Path:
 
     def child(self, segment: Segment) -> _Path:
         self.final = False
+        if segment.rest or (len(segment.texts) > 1 and (segment.encoded or not segment.whole)):
+            self.plain = False
         if segment.rest:
             self.rest = self.rest or _Path(holds=True)
             return self.rest
@@ -159,6 +176,13 @@ class _Path:
         for place, text in enumerate(segments):
             following: list[_Path] = []
             for node in alive:
+                found = node.literals.get(text)
+                if found:
+                    following.append(found)
+                if text and node.one and (lenient or "/" not in text):
+                    following.append(node.one)
+                if node.plain:
+                    continue
                 rest = node.rest
                 if rest:
                     if not rest.final:
@@ -166,12 +190,7 @@ class _Path:
                             alive.append(rest)  # the loop comes to it
                     elif place > gap and rest not in reached:
                         reached.append(rest)
-                found = node.literals.get(text)
-                if found:
-                    following.append(found)
                 if text:
-                    if node.one and (lenient or "/" not in text):
-                        following.append(node.one)
                     if node.encoded:
                         following.append(node.encoded)
                     if node.mixed:
@@ -182,7 +201,10 @@ class _Path:
                 return reached
             alive = following
         for node in alive:
-            reached += [end for end in (node, node.rest) if end and end not in reached]
+            if node not in reached:
+                reached.append(node)
+            if node.rest and node.rest not in reached:
+                reached.append(node.rest)
         return reached
 
 

@@ -26,6 +26,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final, Literal, NoReturn, cast
 from urllib.parse import quote, unquote_to_bytes
 
@@ -54,7 +55,7 @@ PLAIN: Final = {"ws": "http", "wss": "https"}
 """The scheme of a WebSocket -> that of the request that opens it."""
 
 
-class Pattern(msgspec.Struct, frozen=True):
+class Pattern(msgspec.Struct, frozen=True, dict=True):
     """A parsed pattern. `str()` gives its normal spelling.
 
     `methods`: empty is any. `host`: lower-case A-labels, or a canonical IP literal without brackets, as calls have it.
@@ -77,7 +78,7 @@ class Pattern(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return self.text
 
-    @property
+    @cached_property
     def exact_host(self) -> bool:
         """Whether it names one host: only then may that host have a private address."""
         return not any(label[0] in "{*" for label in self.labels)

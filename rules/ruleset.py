@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -180,6 +180,11 @@ class RuleSet(msgspec.Struct, frozen=True, dict=True):
                 for name in earlier.tools:
                     found.setdefault(name, {})[earlier.what] = earlier
         return {name: tuple(asked.values()) for name, asked in found.items()}
+
+    @cached_property
+    def plans(self) -> dict[tuple[str, ...], Any]:
+        """In which order guards are asked, by the rules that apply: kept here by `rules.deciding`."""
+        return {}
 
     @cached_property
     def everywhere(self) -> tuple[Rule, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import msgspec
 
@@ -89,14 +89,15 @@ class State:
     """One table for each guard verb, made on first use."""
 
     def __init__(self) -> None:
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, Any] = {}
 
     def of[T: Table](self, kind: type[T]) -> T:
         """The table of class `kind`."""
-        found = self.tables.get(kind.verb)
-        if found is None:
+        try:
+            found: T = self.tables[kind.verb]
+        except KeyError:
             found = self.tables[kind.verb] = kind()
-        return cast(T, found)
+        return found
 
     def set_back(self, clock: SetBack) -> None:
         """Put the moments of all tables where they stand now."""

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from rules.applies import Bindings, Naming, Reading
 from rules.canonical import frame
 from rules.fields import Field, Value
-from rules.fingerprint import fingerprint
+from rules.fingerprint import WHO, fingerprint, named_values
 from rules.upstream_key import SentKey
 
 _IN_FORCE, _MONITORED = frame(b"enforce"), frame(b"monitor")
+
+REMEMBERED = 1_000
+SHORT_BYTES = 200
+"""Many calls have an entry in common, such as the one of a counter for all: the keys of so many with parts no longer
+than that together are remembered."""
+
+
+def _key(start: bytes, space: bytes, parts: tuple[bytes, ...]) -> str:
+    return sha256(start + space + frame(*parts)).hexdigest()[:32]
+
+
+_remembered = lru_cache(REMEMBERED)(_key)
 
 
 class CallView:
@@ -53,7 +66,7 @@ class CallView:
             return known
         who = [(field.text, self.read(field)) for field in by]
         made = fingerprint(self.call, who, key, ignore)
-        if key is None and not any(field.place == "path" for field in by):  # that differs from rule to rule
+        if key is None and (by is WHO or not any(field.place == "path" for field in by)):  # differs from rule to rule
             self._reading.fingerprints[by, ignore] = made
         return made
 
@@ -61,4 +74,8 @@ class CallView:
         self._reading.facts[name] = value
 
     def key(self, space: bytes, *parts: bytes) -> str:
-        return sha256((_MONITORED if self._monitored else _IN_FORCE) + space + frame(*parts)).hexdigest()[:32]
+        made = _remembered if sum(map(len, parts)) <= SHORT_BYTES else _key
+        return made(_MONITORED if self._monitored else _IN_FORCE, space, parts)
+
+    def counter(self, space: bytes, by: tuple[Field, ...]) -> str:
+        return self.key(space, named_values([(field.text, self.read(field)) for field in by]) if by else b"")

@@ -22,8 +22,7 @@ from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change
 from rules.fields import Field, Value, parse_field
-from rules.fingerprint import named_values
-from rules.guard import Pass, Refuse, Settled, Verdict, View
+from rules.guard import Pass, Provided, Refuse, Settled, Verdict, View
 from rules.guards.claims import end_of
 from rules.guards.measures import OUTPUT_TOKENS, Bytes, Cost, Count, Measure, OfAnswer, OfField, Tokens
 from rules.guards.periods import UNITS, Calendar, Period, parse_period
@@ -164,8 +163,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
             return amount
         said = written(amount)
         view.note(f"budget.{self.rule}", said)
-        by = [(field, view.read(field)) for field in self.by]
-        key = view.key(self._space, named_values([(field.text, value) for field, value in by]))
+        key = view.counter(self._space, self.by)
         row = state.of(Budgets).rows.get(key)
         since_ns = self.period.since_ns(now_ns)
         used = add(row.spent_since(since_ns), row.held_since(since_ns)) if row is not None else ZERO
@@ -179,7 +177,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
             return self._refuse(amount, used, row, since_ns, now_ns)
         until_ns = self.period.until_ns(now_ns)
         warned_ns = row.warned_ns if row is not None else 0
-        who = ", ".join(_who(field, value, key) for field, value in by)
+        who = ", ".join([_who(field, view.read(field), key) for field in self.by])
         notice = ""
         if after >= self._low_from and warned_ns <= now_ns:
             warned_ns = until_ns
@@ -198,7 +196,8 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
             "unit": self.unit,
             "per": self._per,
         }
-        return Pass((Change(self.verb, self.rule, key, "hold", data),), notice=notice)
+        hold = (Change(self.verb, self.rule, key, "hold", data),)
+        return Provided(hold, notice=notice) if notice else Pass(hold)
 
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
         changes: list[Change] = []

@@ -18,7 +18,6 @@ from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change
 from rules.fields import Field
-from rules.fingerprint import named_values
 from rules.guard import Pass, Refuse, Settled, Verdict, View, Wait
 from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map, shown
 from rules.state import SetBack, State
@@ -137,8 +136,7 @@ class Concurrency(msgspec.Struct, frozen=True, dict=True):
         return frame(b"concurrency", frame(self.rule.encode()))
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
-        by = named_values([(field.text, view.read(field)) for field in self.by])
-        key = view.key(self._space, by)
+        key = view.counter(self._space, self.by)
         if len(state.of(Leases).rows.get(key, ())) >= self.most:
             return Wait(key, self.wait_ns, self._refuse(), WAITING) if self.wait_ns else self._refuse()
         data: dict[str, Any] = {"at_ns": now_ns, "call": view.call_id}

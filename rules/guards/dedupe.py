@@ -16,7 +16,7 @@ from rules.canonical import frame, text_bytes
 from rules.decision import Change, Plain
 from rules.fields import ABSENT, Field, Value
 from rules.fingerprint import WHO
-from rules.guard import Pass, Refuse, Replay, Settled, Verdict, View, Wait
+from rules.guard import Pass, Provided, Refuse, Replay, Settled, Verdict, View, Wait
 from rules.guards.claims import ON_ITS_WAY, Claim, Claims, end_of
 from rules.guards.endings import SCOPES, path_key, until_key
 from rules.guards.reading import (
@@ -42,15 +42,17 @@ TWIN_WAIT_NS = 10 * SECOND_NS
 TWIN_RETRY_NS = 2 * SECOND_NS
 """After what time a twin is told to come again when the first call is still on its way."""
 
-CLIENT_KEY_HEADERS = (
-    "idempotency-key",
-    "x-idempotency-key",
-    "paypal-request-id",
-    "cko-idempotency-key",
-    "x-gcs-idempotence-key",
-    "x-amz-pay-idempotency-key",
-    "x-qonto-idempotency-key",
-    "x-payout-idempotency",
+CLIENT_KEY_HEADERS = frozenset(
+    {
+        "idempotency-key",
+        "x-idempotency-key",
+        "paypal-request-id",
+        "cko-idempotency-key",
+        "x-gcs-idempotence-key",
+        "x-amz-pay-idempotency-key",
+        "x-qonto-idempotency-key",
+        "x-payout-idempotency",
+    }
 )
 """Headers by which clients name a side effect: the same value for another one is refused as `key-reused`."""
 
@@ -229,7 +231,7 @@ class Dedupe(msgspec.Struct, frozen=True, dict=True):
         if why_not:
             return self._cannot_carry(sent, why_not)
         data["upstream_key"] = _recorded(sent)
-        return Pass((Change(self.verb, self.rule, key, "claim", data),), send=(sent.setting,))
+        return Provided((Change(self.verb, self.rule, key, "claim", data),), send=(sent.setting,))
 
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
         changes: list[Change] = []
@@ -300,12 +302,12 @@ class Dedupe(msgspec.Struct, frozen=True, dict=True):
             }
             change = Change(self.verb, self.rule, key, "retry", data)
             if sent is None:
-                return Pass((change,), retry_of=claim.call)
+                return Provided((change,), retry_of=claim.call)
             why_not = obstacle(sent, view.call)
             if why_not:
                 return self._cannot_carry(sent, why_not)
             data["upstream_key"] = _recorded(sent)
-            return Pass((change,), send=(sent.setting,), retry_of=claim.call, retried=sent)
+            return Provided((change,), send=(sent.setting,), retry_of=claim.call, retried=sent)
         if self.unknown_after_ns and now_ns >= claim.since_ns + self.unknown_after_ns:
             return None
         return Refuse(

@@ -19,8 +19,7 @@ from rules.call import Call
 from rules.canonical import frame
 from rules.decision import Change, Limit
 from rules.fields import Field
-from rules.fingerprint import named_values
-from rules.guard import Pass, Refuse, Settled, Verdict, View
+from rules.guard import Pass, Provided, Refuse, Settled, Verdict, View
 from rules.guards.counters import Pace, Rate, Slices, Stamps
 from rules.guards.reading import DURATION_SCHEMA, FIELD_LIST_SCHEMA, read_duration, read_fields, read_map, shown
 from rules.state import Due, SetBack, State
@@ -166,14 +165,12 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         rate = self.rate
-        by = named_values([(field.text, view.read(field)) for field in self.by])
-        key = view.key(self._space, by)
+        key = view.counter(self._space, self.by)
         row = state.of(Rows).rows.get(key)
         wanted_ns = max(now_ns, view.not_before_ns)
         place_ns = wanted_ns
         if row is not None:
-            seen_ns = max(now_ns, row.seen_ns)
-            place_ns = row.counter.place(rate, max(wanted_ns, seen_ns))
+            place_ns = row.counter.place(rate, max(wanted_ns, now_ns, row.seen_ns))
             late = place_ns > max(wanted_ns, now_ns + self.wait_ns)
             if late or (place_ns > now_ns and row.counter.waiting(rate, now_ns) >= WAITING):
                 return self._refuse(place_ns - now_ns)
@@ -185,7 +182,8 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
             "window_ns": rate.window_ns,
             "burst": rate.burst,
         }
-        return Pass((Change(self.verb, self.rule, key, "admit", data),), place_ns if place_ns > now_ns else 0)
+        admit = (Change(self.verb, self.rule, key, "admit", data),)
+        return Provided(admit, place_ns) if place_ns > now_ns else Pass(admit)
 
     def settle(self, settled: Settled, state: State, now_ns: int) -> tuple[Change, ...]:
         if not settled.answer.withdrawn:

@@ -20,6 +20,7 @@ from rules.canonical import (
     canonical_number,
     canonical_pairs,
     frame,
+    text_bytes,
 )
 
 
@@ -173,6 +174,11 @@ def test_a_canonical_number_reads_back_as_itself(value: int | Decimal) -> None:
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_frames_are_unambiguous(one: list[bytes], other: list[bytes]) -> None:
     assert (frame(*one) == frame(*other)) is (one == other)
+
+
+def test_halves_of_surrogate_pairs_keep_apart() -> None:
+    halves = [text_bytes(text) for text in ("\ud83d", "\ude00", "\ud83d\ude00", "\U0001f600", "?", "")]
+    assert len(set(halves)) == len(halves)
 
 
 def test_pairs_are_sorted_by_name_and_keep_the_order_of_equal_names() -> None:

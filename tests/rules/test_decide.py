@@ -520,6 +520,19 @@ rules:
     assert [(change.rule, change.op) for change in outcome.changes] == [("a", "release"), ("b", "release")]
 
 
+def test_whichever_rules_apply_together_each_has_its_guards_asked() -> None:
+    """Of 2,048 sets of rules, more than are remembered, each one twice."""
+    where = "match: 'GET https://**'"
+    lines = [f"  - {{id: r{n:02}, {where}, where: {{query.q{n:02}: 1}}, throttle: 5/h}}" for n in range(11)]
+    ruleset = rules("\n".join(["rules:", f"  - {{id: all, {where}, allow: true}}", *lines]))
+    for _ in range(2):
+        for number in range(2**11):
+            named = [n for n in range(11) if number >> n & 1]
+            asked = call("GET", "/", query=tuple((f"q{n:02}", "1") for n in named))
+            changes = decide(ruleset, State(), asked, "call-1", START).changes
+            assert [change.rule for change in changes] == [f"r{n:02}" for n in named]
+
+
 def test_an_empty_rule_set_allows_nothing() -> None:
     empty = msgspec.structs.replace(rules("rules: []"), index=Index.build(()))
     decision = decide(empty, State(), call(), "x", START)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.call import Call
-from rules.index import Hit, Index, TargetId
+from rules.index import REMEMBERED, Hit, Index, TargetId
 from rules.pattern import Pattern, decoded, match, parse_pattern
 from rules.problems import Mark
 from rules.yamltree import Node
@@ -219,6 +219,15 @@ def test_a_long_path_does_not_make_it_backtrack() -> None:
     segments = ("a",) * 2_000
     assert find("GET", "https", "a.io", 443, segments) == ()
     assert min(timeit.repeat(lambda: find("GET", "https", "a.io", 443, segments), number=1, repeat=3)) < 1
+
+
+def test_more_hosts_than_are_remembered_are_found_every_time() -> None:
+    built = index("GET https://**/a", "GET https://*.example.com/a", "GET https://h7.example.com/a")
+    for _ in range(2):
+        for number in range(REMEMBERED + 10):
+            hits = built.find("GET", "https", f"h{number}.example.com", 443, ("a",))
+            assert len(hits) == (3 if number == 7 else 2)
+            assert not built.find("GET", "https", f"h{number}.example.com", 443, ("b",))
 
 
 def test_a_websocket_is_seen_by_the_denies_of_its_scheme_and_allowed_by_its_own() -> None:
