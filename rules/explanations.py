@@ -286,7 +286,8 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
         "rules:\n"
         "  - {id: look, tool: look, allow: true}\n"
-        "  - {id: cancel, tool: cancel, allow: true, require: {after: look, same: {body.order: path.order}}}",
+        "  - {id: cancel, tool: cancel, allow: true, dedupe: 1h,\n"
+        "      require: {after: look, same: {body.order: path.order}}}",
     ),
     "throttle": (
         "A throttle has one limit: `rate`, never more than so many in any stretch of time, or `pace`, evenly spaced.",
@@ -405,8 +406,10 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "    expect: {decision: allow, rule: files}",
     ),
     "unlimited-writes": (
-        "A warning. The rule allows calls that change something, and no dedupe and no throttle counts them: an "
-        "agent that loops repeats them without end. A tool whose POSTs only read can say `effect: read`.",
+        "A warning. The rule allows calls that change something, and nothing bounds how often: no throttle, budget, "
+        "dedupe or approve in it, nor in a rule that is about these calls without a condition of its own. An agent "
+        "that loops repeats them without end; other guards let it, such as one call at a time. A tool whose POSTs "
+        "only read can say `effect: read`.",
         "rules: [{id: mail, match: POST https://mail.example.com/send, allow: true}]",
         "rules: [{id: mail, match: POST https://mail.example.com/send, allow: true, dedupe: 24h, throttle: 50/h}]",
     ),
@@ -436,11 +439,11 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
         "A warning. No rule allows the calls that a `require` asks for, or they would have to come before themselves. "
         "So nothing can meet it, and what it guards is always refused.",
         "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
-        "rules: [{id: cancel, tool: cancel, allow: true, require: look}]",
+        "rules: [{id: cancel, tool: cancel, allow: true, dedupe: 1h, require: look}]",
         "tools: {look: 'GET https://shop.example.com/orders/{order}', cancel: POST https://shop.example.com/cancel}\n"
         "rules:\n"
         "  - {id: look, tool: look, allow: true}\n"
-        "  - {id: cancel, tool: cancel, allow: true, require: look}",
+        "  - {id: cancel, tool: cancel, allow: true, dedupe: 1h, require: look}",
     ),
     "approximate-rate": (
         "A warning. Up to 1000 calls a window, each has its own time stamp. Above that the window is counted in "
@@ -451,11 +454,19 @@ _EXPLAINED: dict[str, tuple[str, str, str]] = {
     ),
     "chosen-key": (
         "A warning. The throttle or budget counts by a value that the agent chooses freely; with another value it has "
-        "another quota. Let a second rule limit the same calls by agent, or by nothing.",
+        "another quota. Let a second rule limit the same calls by agent, or by nothing; then nothing is said.",
         "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
         "by: body.channel}}]",
         "rules: [{id: say, match: POST https://chat.example.com/say, allow: true, throttle: {rate: 10/min, "
         "by: agent}}]",
+    ),
+    "contradiction": (
+        "A warning. A condition asks for what no call has: two bounds that no number keeps, a value that is not in "
+        "the list beside it, another method than the pattern says. So what it belongs to never applies.",
+        "rules: [{id: some, match: GET https://shop.example.com/items, where: {query.page: {gte: 10, lte: 1}}, "
+        "allow: true}]",
+        "rules: [{id: some, match: GET https://shop.example.com/items, where: {query.page: {gte: 1, lte: 10}}, "
+        "allow: true}]",
     ),
     "unreachable-rule": (
         "A warning. No call ever comes to this rule: a deny without exceptions covers all that it speaks of, or it "

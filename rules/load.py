@@ -61,15 +61,18 @@ def load(sources: Sequence[Source], packs: Mapping[str, str]) -> Loaded:
     report = Report()
     files = [_read(source, report) for source in sources]
     used = _used(files, packs, report)
+    misspelled = any(problem.code == "unknown-key" for problem in report.problems)  # what is under it is not known
     shipped = [_read(Source(pack_file(name), packs[name]), report) for name in used.known]
     tools = _tools([*shipped, *files], report)
     known = KnownTools(
         tools={name: tool for name, (_, tool) in tools.items()},
         unused={name: text for name, text in packs.items() if name not in used.known},
-        complete=None not in [*files, *shipped] and not used.unknown and all(map(_tools_are_named, files)),
+        complete=None not in [*files, *shipped]
+        and not (misspelled or used.unknown)
+        and all(map(_tools_are_named, files)),
     )
     rules = _rules(files, known, report)
-    cases = _cases(files, known, report)
+    cases = _cases(files, known, report, None not in files and not misspelled)
     mode = _mode(files, report)
     ledger = read_bounds([found["ledger"] for found in files if found and "ledger" in found], report)
     if report.problems:
@@ -84,7 +87,8 @@ def load(sources: Sequence[Source], packs: Mapping[str, str]) -> Loaded:
         mode=mode,
         ledger=ledger,
     )
-    return Loaded(ruleset, tuple(case for case in cases if case is not None), warn(rules, ready))
+    places = {name: node for name, (node, _) in tools.items()}
+    return Loaded(ruleset, tuple(case for case in cases if case is not None), warn(rules, ready, places))
 
 
 def _targets(tools: Iterable[Tool], rules: Iterable[Rule]) -> list[tuple[TargetId, Pattern]]:
@@ -212,8 +216,11 @@ def _rules(files: Sequence[dict[str, Node] | None], known: KnownTools, report: R
     return rules
 
 
-def _cases(files: Sequence[dict[str, Node] | None], known: KnownTools, report: Report) -> list[Case | None]:
-    """The embedded tests. What they expect of rules and tools has to speak of those that there are."""
+def _cases(
+    files: Sequence[dict[str, Node] | None], known: KnownTools, report: Report, complete: bool
+) -> list[Case | None]:
+    """The embedded tests. What they expect of rules and tools has to speak of those that there are. `complete`: every
+    rule could be found."""
     ids = {str(own.scalar) for node in _items(files, "rules", Report()) if (own := node.get("id")) is not None}
     cases: list[Case | None] = []
     for node in _items(files, "tests", report):
@@ -221,7 +228,7 @@ def _cases(files: Sequence[dict[str, Node] | None], known: KnownTools, report: R
         calls = node.get("calls")
         for holder in (node, *(calls.items if calls else ())):
             expect = holder.get("expect")
-            for key in ("rule", "would") if expect and None not in files else ():
+            for key in ("rule", "would") if expect and complete else ():
                 named = expect.get(key) if expect else None
                 if named is not None and isinstance(named.scalar, str) and named.scalar not in ids:
                     mend = suggest(named.scalar, ids) or "write the id of a rule"

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rules.contradictions import contradictions, never
+from rules.covered import Covered
 from rules.earlier import AsksEarlier, parts
+from rules.fields import Field
+from rules.guards import LIMITING
 from rules.guards.budget import Budget
 from rules.guards.dedupe import Dedupe
 from rules.guards.measures import OfField
 from rules.guards.throttle import EXACT, Throttle
 from rules.pattern import Pattern
 from rules.problems import Mark, Problem
-from rules.ruleset import READ_METHODS, Match, Rule, Tool
+from rules.ruleset import READ_METHODS, Match, Rule, Selector, Tool
 from rules.suggest import listing, nearest
+from rules.where import Condition
 from rules.yamltree import Node
 
 type Written = Sequence[tuple[Rule, Node]]
@@ -25,37 +30,55 @@ SHOWN = 3
 """Of the tools that a warning is about, so many are named."""
 
 
-def warn(rules: Written, tools: Mapping[str, Tool]) -> tuple[Problem, ...]:
-    """The warnings about `rules`, in the order of their places."""
-    guarded = _Guarded([rule for rule, _ in rules])
+def warn(rules: Written, tools: Mapping[str, Tool], places: Mapping[str, Node]) -> tuple[Problem, ...]:
+    """The warnings about `rules` and `tools`, in the order of their places. `places`: where the tools are named."""
+    limited = _limited(rule for rule, _ in rules)
     allowed = _Allowed([rule for rule, _ in rules], tools)
     denied = {name: rule.id for rule, _ in rules if rule.deny is not None for name in _all_of(rule)}
     found: list[Problem] = []
     for rule, node in rules:
         if rule.allow and rule.mode == "enforce":
-            found.extend(_writes(rule, node, tools, guarded))
+            found.extend(_writes(rule, node, tools, limited))
         found.extend(_dedupe(rule, node, tools))
         found.extend(_retries(rule, node, tools))
         found.extend(_throttle(rule, node))
         found.extend(_require(rule, node, tools, allowed))
-        found.extend(_keys(rule, node))
+        found.extend(_keys(rule, node, tools, limited))
         found.extend(_amounts(rule, node, tools))
         found.extend(_unreachable(rule, node, tools, allowed, denied))
         found.extend(_unnamed(rule, node, tools))
+        found.extend(_contradictions(rule, node, tools))
+    for tool in tools.values():
+        found.extend(_contradictions_of_tool(tool, places[tool.name]))
     return tuple(sorted(found, key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.col)))
 
 
-class _Guarded:
-    """What some dedupe or throttle counts: tools by name, other calls by their host."""
+_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        counting = [rule.select for rule in rules if rule.mode == "enforce" and rule.guards]
-        self.everything = any(select.tools is None and select.matches is None for select in counting)
-        self.tools = frozenset[str]().union(*(select.tools or () for select in counting))
-        self.hosts = {match.pattern.host for select in counting for match in select.matches or ()}
 
-    def match(self, match: Match) -> bool:
-        return self.everything or match.pattern.host in self.hosts or "**" in self.hosts
+def _limited(rules: Iterable[Rule]) -> Covered:
+    """What rules in force limit, by what they limit: how often calls are made, or those by a method are repeated; and
+    what counts them by nothing that the agent chooses."""
+    limited = Covered()
+    for rule in rules:
+        for guard in rule.guards if rule.mode == "enforce" else ():
+            if isinstance(guard, LIMITING):
+                limited.put("often", rule)
+            for method in _METHODS:
+                if guard.claims(method, True):
+                    limited.put(method, rule)
+            if isinstance(guard, Throttle | Budget) and not _chosen(guard):
+                limited.put(_counting(guard), rule)
+    return limited
+
+
+def _chosen(guard: Throttle | Budget) -> list[Field]:
+    """The fields that it counts by and that the agent chooses."""
+    return [field for field in guard.by if field.place in ("path", "query", "header", "body", "args")]
+
+
+def _counting(guard: Throttle | Budget) -> str:
+    return f"{guard.verb} {guard.measure.text}" if isinstance(guard, Budget) else guard.verb
 
 
 class _Allowed:
@@ -100,10 +123,10 @@ def _all_of(rule: Rule) -> frozenset[str]:
     return (select.tools or frozenset()) if enforced else frozenset()
 
 
-def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], guarded: _Guarded) -> Iterator[Problem]:
+def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], limited: Covered) -> Iterator[Problem]:
     """Writes that may be repeated without end."""
-    if rule.guards:
-        return
+    if any(isinstance(guard, (*LIMITING, Dedupe)) for guard in rule.guards):
+        return  # a dedupe that covers none of its calls has a warning of its own
     mark = (node.get("allow") or node).mark
     loose = [match for match in rule.select.matches or () if match.may_write]
     names = [name for name in sorted(rule.select.tools or ()) if tools[name].may_write]
@@ -112,8 +135,12 @@ def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], guarded: _Guarded
         message = f"`{rule.id}` allows writes to every host: `{everywhere[0].pattern}`"
         yield Problem("broad-allow", message, mark, "name the hosts, or the methods GET and HEAD; or add a guard")
         return
-    loose = [match for match in loose if not guarded.match(match)]
-    names = [n for n in names if n not in guarded.tools and not all(map(guarded.match, tools[n].matches))]
+    loose = [match for match in loose if not any(limited.match(kind, rule, match) for kind in _kinds([match]))]
+    names = [
+        name
+        for name in names
+        if not any(limited.tool(kind, rule, name, tools[name].matches) for kind in _kinds(tools[name].matches))
+    ]
     if loose or names:
         shown = listing([*names[:SHOWN]] or [str(loose[0].pattern)], "and")
         if len(names) > SHOWN:
@@ -121,6 +148,12 @@ def _writes(rule: Rule, node: Node, tools: Mapping[str, Tool], guarded: _Guarded
         message = f"`{rule.id}` allows writes that nothing limits: {shown}"
         mend = "add `dedupe: 24h` or `throttle: 10/min`; a tool that only reads says `effect: read`"
         yield Problem("unlimited-writes", message, mark, mend)
+
+
+def _kinds(matches: Sequence[Match]) -> Iterator[str]:
+    """Any of these limits is one of calls that match; where any method will do, POST stands for it."""
+    yield "often"
+    yield from dict.fromkeys(method for match in matches for method in match.pattern.methods or ("POST",))
 
 
 def _dedupe(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
@@ -226,17 +259,58 @@ def _keys_inside(node: Node) -> Iterator[Node]:
         yield from _keys_inside(item)
 
 
-def _keys(rule: Rule, node: Node) -> Iterator[Problem]:
-    """Limits that the agent gets anew with every value that it chooses."""
+def _keys(rule: Rule, node: Node, tools: Mapping[str, Tool], limited: Covered) -> Iterator[Problem]:
+    """Limits that the agent gets anew with every value that it chooses, and no other beside them that it does not."""
     for guard in rule.guards:
-        if not isinstance(guard, Throttle | Budget):
+        if not isinstance(guard, Throttle | Budget) or not (chosen := _chosen(guard)):
             continue
-        chosen = [field for field in guard.by if field.place in ("path", "query", "header", "body", "args")]
-        if chosen:
-            anew = "quota" if isinstance(guard, Throttle) else "budget"
-            message = f"the agent chooses `{chosen[0]}`: with a new value it has a new {anew}"
-            mend = f"let another rule put a {guard.verb} on the same calls `by: agent`, or by nothing"
-            yield Problem("chosen-key", message, _mark(node, guard.verb), mend)
+        kind = _counting(guard)
+        of_tools = all(limited.tool(kind, rule, name, tools[name].matches) for name in rule.select.tools or ())
+        of_others = all(limited.match(kind, rule, match) for match in rule.select.matches or ())
+        named = rule.select.tools is not None or rule.select.matches is not None
+        if of_tools and of_others and (named or limited.everything(kind, rule)):
+            continue
+        anew = "quota" if isinstance(guard, Throttle) else "budget"
+        message = f"the agent chooses `{chosen[0]}`: with a new value it has a new {anew}"
+        mend = f"let another rule put a {guard.verb} on the same calls `by: agent`, or by nothing"
+        yield Problem("chosen-key", message, _mark(node, guard.verb), mend)
+
+
+def _contradictions(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
+    """Conditions of a rule that no call meets."""
+    matches = _matches(rule.select, tools)
+    unless = node.get("unless")
+    for select, said, strict in ((rule.select, node, rule.allow), (rule.unless, unless, True)):
+        where = said.get("where") if said is not None else None
+        if select is None or where is None or select.where is None:
+            continue
+        yield from _unmet(select.where, where, strict)
+        found = never(select.where, _matches(select, tools) or matches, select.agents or rule.select.agents)
+        if found is not None:
+            name, values = found
+            message = f"`where` never holds: `{name}` is {listing(values[:SHOWN])} in the calls of `{rule.id}`"
+            yield Problem("contradiction", message, where.mark, f"remove `{name}`, or change what the rule is for")
+
+
+def _contradictions_of_tool(tool: Tool, place: Node) -> Iterator[Problem]:
+    for match in tool.matches:
+        if match.where is not None:
+            yield from _unmet(match.where, place, True)
+            found = never(match.where, [match], None)
+            if found is not None:
+                message = f"`{tool.name}` names no call: `{found[0]}` is {listing(found[1])} where its pattern matches"
+                yield Problem("contradiction", message, place.mark, f"remove `{found[0]}`, or change the pattern")
+
+
+def _unmet(condition: Condition, place: Node, strict: bool) -> Iterator[Problem]:
+    for field, one, other in contradictions(condition, strict):
+        message = f"no value of `{field}` is `{one}` and also `{other}`"
+        yield Problem("contradiction", message, place.mark, "change one of them; with `any`, either is enough")
+
+
+def _matches(select: Selector, tools: Mapping[str, Tool]) -> list[Match]:
+    """Everything that the calls of `select` may match."""
+    return [*(select.matches or ()), *(match for name in sorted(select.tools or ()) for match in tools[name].matches)]
 
 
 def _amounts(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:

@@ -82,11 +82,14 @@ class Test(msgspec.Struct, frozen=True):
             return verdict is affirmed
         if strict:
             return False
-        return self.operator in _BOUNDS or affirmed is (self.operator in _REFUSING)
+        return self.operator in BOUNDS or affirmed is (self.operator in _REFUSING)
+
+    def means(self, affirmed: bool) -> str:
+        """The operator, or its opposite where the test shall not hold."""
+        return self.operator if affirmed else _OPPOSITES.get(self.operator, f"not {self.operator}")
 
     def describe(self, affirmed: bool = True) -> str:
-        operator = self.operator if affirmed else _OPPOSITES.get(self.operator, f"not {self.operator}")
-        return f"{operator} {_show(self.limit)}"
+        return f"{self.means(affirmed)} {_show(self.limit)}"
 
 
 class AllOf(msgspec.Struct, frozen=True):
@@ -190,7 +193,7 @@ def _show(value: Value) -> str:
     return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in text)
 
 
-_BOUNDS: Final = ("lt", "lte", "gt", "gte")
+BOUNDS: Final = ("lt", "lte", "gt", "gte")
 _REFUSING: Final = ("ne", "not_in")
 _PAIRS: Final = (("eq", "ne"), ("in", "not_in"), ("lt", "gte"), ("gt", "lte"))
 _OPPOSITES: Final = dict(_PAIRS) | {other: one for one, other in _PAIRS}

@@ -50,6 +50,9 @@ TABLES: dict[str, type[Table]] = {
 }
 """Verb in changes -> the table that folds them."""
 
+LIMITING: tuple[type[Guard], ...] = (Approve, Budget, Throttle)
+"""The guards that bound how often a call may be made, whatever it says. (Dedupe bounds how often one call may be.)"""
+
 WATCHING: tuple[type[Loop], ...] = (Loop,)
 """The guards that are told what becomes of calls that are not sent (`rules.guard.Watching`)."""
 

@@ -83,7 +83,7 @@ def test_there_are_bad_files_of_every_kind() -> None:
     assert len(BAD) >= 45
     golden = "".join(path.with_suffix(".txt").read_text(encoding="utf-8") for path in BAD)
     warnings = {"unlimited-writes", "broad-allow", "idle-dedupe", "approximate-rate", "chosen-key", "keyless-retry"}
-    warnings |= {"optional-amount", "unmet-require", "unreachable-rule", "unnamed-field"}
+    warnings |= {"optional-amount", "unmet-require", "unreachable-rule", "unnamed-field", "contradiction"}
     own = {
         "budget",
         "burst",
@@ -445,6 +445,61 @@ WARNED: list[tuple[str, str, list[str]]] = [
         "{id: a, tool: write, allow: true}, {id: b, mode: monitor, throttle: 5/s}",
         ["unlimited-writes"],
     ),
+    (
+        "guards that bound nothing",
+        "{id: a, tool: write, allow: true, concurrency: 1, loop: true, breaker: true, require: search},"
+        "{id: b, tool: search, allow: true}",
+        ["unlimited-writes"],
+    ),
+    ("a budget", "{id: a, tool: write, allow: true, budget: {sum: count, max: 5, per: 1h}}", []),
+    ("a person", "{id: a, tool: write, allow: true, approve: true}", []),
+    (
+        "one call at a time in another rule",
+        "{id: a, tool: write, allow: true}, {id: b, tool: write, concurrency: 1}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a dedupe of another method in another rule",
+        "{id: a, match: PUT https://x.example.com/a, allow: true},"
+        "{id: b, match: 'https://x.example.com/**', dedupe: 1h}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a dedupe of this method in another rule",
+        "{id: a, match: PUT https://x.example.com/a, allow: true},"
+        "{id: b, match: 'https://x.example.com/**', dedupe: {methods: [PUT]}}",
+        [],
+    ),
+    (
+        "a throttle under a condition",
+        "{id: a, tool: write, allow: true}, {id: b, tool: write, where: {body.n: 1}, throttle: 5/s}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a throttle with an exception",
+        "{id: a, tool: write, allow: true}, {id: b, tool: write, unless: {agent: x}, throttle: 5/s}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a throttle at times",
+        "{id: a, tool: write, allow: true}, {id: b, tool: write, during: {days: mon-fri, zone: UTC}, throttle: 5/s}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a throttle of another agent",
+        "{id: a, tool: write, agent: x, allow: true}, {id: b, tool: write, agent: y, throttle: 5/s}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a throttle of one of the agents",
+        "{id: a, tool: write, allow: true}, {id: b, tool: write, agent: y, throttle: 5/s}",
+        ["unlimited-writes"],
+    ),
+    (
+        "a throttle of the same agent",
+        "{id: a, tool: write, agent: x, run: r, allow: true}, {id: b, tool: write, agent: x, throttle: 5/s}",
+        [],
+    ),
     ("an allow that only watches", "{id: a, tool: write, mode: monitor, allow: true}", []),
     ("writes to everywhere", '{id: a, match: "https://**", allow: true}', ["broad-allow"]),
     ("posts to everywhere", '{id: a, match: "POST https://**", allow: true}', ["broad-allow"]),
@@ -462,6 +517,51 @@ WARNED: list[tuple[str, str, list[str]]] = [
     ("a rate beyond stamps", "{id: a, throttle: 1001/h}", ["approximate-rate"]),
     ("a pace of any size", "{id: a, throttle: {pace: 5000/h}}", []),
     ("a key of the agent's choice", "{id: a, throttle: {rate: 5/s, by: [agent, body.channel]}}", ["chosen-key"]),
+    (
+        "a key of the agent's choice beside one that is not",
+        "{id: a, tool: write, throttle: {rate: 5/s, by: body.channel}, allow: true},"
+        "{id: b, tool: write, throttle: {rate: 50/s, by: agent}}",
+        [],
+    ),
+    (
+        "a key of the agent's choice beside another",
+        "{id: a, tool: write, throttle: {rate: 5/s, by: body.channel}, allow: true},"
+        "{id: b, tool: write, throttle: {rate: 50/s, by: query.to}}",
+        ["chosen-key", "chosen-key"],
+    ),
+    (
+        "a key of the agent's choice beside a limit of some of its calls",
+        "{id: a, tool: [write, keyed], throttle: {rate: 5/s, by: body.channel}, allow: true},"
+        "{id: b, tool: write, throttle: 50/s}",
+        ["chosen-key"],
+    ),
+    (
+        "a key of the agent's choice beside a limit of its host",
+        "{id: a, match: POST https://x.example.com/a, throttle: {rate: 5/s, by: body.channel}, allow: true},"
+        "{id: b, match: https://x.example.com/**, throttle: 50/s}",
+        [],
+    ),
+    (
+        "a key of the agent's choice beside a limit of all",
+        "{id: a, throttle: {rate: 5/s, by: args.to}}, {id: b, throttle: 9/s}",
+        [],
+    ),
+    (
+        "a key of the agent's choice beside a limit that only watches",
+        "{id: a, throttle: {rate: 5/s, by: args.to}}, {id: b, throttle: 9/s, mode: monitor}",
+        ["chosen-key"],
+    ),
+    (
+        "a budget of the agent's choice beside one of something else",
+        "{id: a, budget: {sum: count, max: 5, per: 1h, by: query.user}},"
+        "{id: b, budget: {sum: bytes, max: 5MB, per: 1h}}, {id: c, throttle: 9/s}",
+        ["chosen-key"],
+    ),
+    (
+        "a budget of the agent's choice beside one of the same",
+        "{id: a, budget: {sum: count, max: 5, per: 1h, by: query.user}},{id: b, budget: {sum: count, max: 9, per: 1h}}",
+        [],
+    ),
     (
         "a budget of the agent's choice",
         "{id: a, budget: {sum: count, max: 5, per: 1h, by: query.user}}",
@@ -526,7 +626,7 @@ WARNED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a comparison of what params refuse",
-        "{id: a, tool: told, allow: true, require: {after: search, same: {body.nm: query.q}}}, "
+        "{id: a, tool: told, allow: true, dedupe: 1h, require: {after: search, same: {body.nm: query.q}}}, "
         "{id: b, tool: search, allow: true}",
         ["unnamed-field"],
     ),
@@ -540,6 +640,46 @@ WARNED: list[tuple[str, str, list[str]]] = [
         "{id: a, tool: [watched], where: {body.z: 1}, allow: true, dedupe: 1h},"
         "{id: b, tool: [open], where: {body.z: 1}, allow: true, dedupe: 1h}",
         [],
+    ),
+    (
+        "bounds that contradict",
+        "{id: a, tool: search, where: {body.n: {gt: 10, lt: 5}}, allow: true}",
+        ["contradiction"],
+    ),
+    (
+        "a method that the pattern excludes",
+        "{id: a, match: GET https://x.example.com/a, where: {method: POST}, allow: true}",
+        ["contradiction"],
+    ),
+    (
+        "a method that a tool excludes",
+        "{id: a, tool: [write, search], where: {method: {not_in: [POST]}}, deny: No.}",
+        ["contradiction"],
+    ),
+    ("a method that one of two tools has", "{id: a, tool: [trigger, search], where: {method: GET}, deny: No.}", []),
+    ("a method of any", "{id: a, where: {method: POST}, deny: No.}", []),
+    (
+        "a host that the pattern excludes",
+        "{id: a, tool: write, where: {host: y.example.com}, deny: No.}",
+        ["contradiction"],
+    ),
+    (
+        "a host that a wildcard may be",
+        "{id: a, match: 'https://*.example.com/', where: {host: y.example.com}, deny: No.}",
+        [],
+    ),
+    (
+        "another agent",
+        "{id: a, tool: search, agent: [ann, ben], where: {agent: {eq: eve}}, allow: true}",
+        ["contradiction"],
+    ),
+    ("an agent that a glob may be", "{id: a, tool: search, agent: 'a*', where: {agent: {eq: eve}}, allow: true}", []),
+    (
+        "an exception that never excuses",
+        "{id: a, tool: write, unless: {where: {method: GET}}, deny: No.},"
+        "{id: b, tool: write, unless: {tool: trigger, where: {method: POST}}, deny: No.},"
+        "{id: c, tool: write, unless: {where: {body.n: {eq: 1, ne: 1}}}, deny: No.}",
+        ["contradiction", "contradiction", "contradiction"],
     ),
     ("a key of the proxy's", "{id: a, throttle: {rate: 5/s, by: [agent, host, credential]}}", []),
 ]
@@ -569,3 +709,29 @@ def test_a_warning_names_a_few_tools_and_counts_the_rest() -> None:
     tools = indent("\n".join(f"t{n}: POST https://x.example.com/{n}" for n in range(6)), "  ")
     (warning,) = loaded(f"tools:\n{tools}\nrules: [{{id: a, tool: '*', allow: true}}]").warnings
     assert warning.message == "`a` allows writes that nothing limits: `t0`, `t1`, `t2` and 3 more tools"
+
+
+def test_a_tool_that_names_no_call_is_warned_of() -> None:
+    found = loaded("""
+        tools:
+          a: {match: {request: GET https://x.example.com/a, where: {method: POST}}}
+          b: {match: {request: GET https://x.example.com/a, where: {query.n: {lt: 1, gte: 1}}}}
+          c: {match: {request: GET https://x.example.com/a, where: {query.n: {lte: 1, gte: 1}}}}
+        rules: []
+        """).warnings
+    assert [(each.code, each.message, each.mark.line) for each in found] == [
+        ("contradiction", "`a` names no call: `method` is `GET` where its pattern matches", 3),
+        ("contradiction", "no value of `query.n` is `lt 1` and also `gte 1`", 4),
+    ]
+
+
+@pytest.mark.parametrize("key", ["tolls", "tool", "Tools", "ruels", "rule"])
+def test_a_misspelled_key_at_the_top_is_told_and_nothing_that_follows_from_it(key: str) -> None:
+    meant = "tools" if key[0] in "tT" else "rules"
+    text = """
+        tools: {a: GET https://x.example.com/a}
+        rules: [{id: a, tool: a, allow: true}, {id: b, tool: [a, 'a*'], unless: {tool: a}, deny: No.}]
+        tests: [{name: a, call: {request: GET https://x.example.com/a}, expect: {decision: deny, rule: b, tool: a}}]
+        """.replace(f"{meant}:", f"{key}:")
+    (problem,) = refused(text)
+    assert problem.startswith("unknown-key")
