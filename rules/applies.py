@@ -118,6 +118,12 @@ class Reading:
         """Everything whose pattern the call matches."""
         return [self._match(hit) for hits in (self.tool_hits, *self.rule_hits.values()) for hit in hits]
 
+    def telling(self) -> tuple[str, ...]:
+        """The headers by which tools tell calls like this one apart, sorted. (Rules may look at a header for any other
+        reason, such as to count retries.)"""
+        found = [match.telling for match in map(self._match, self.tool_hits) if match.telling]
+        return tuple(sorted(set().union(*found))) if found else ()
+
     def _value(self, field: Field, bindings: Bindings) -> Value:
         if field.place != "args":
             return read_field(self.call, bindings, field, self.tool_name)

@@ -2,8 +2,9 @@
 
 It is SHA-256 over a version, who asks (`by`), method, scheme, host, port, path, and what is asked: the fields under
 `key:`, or else query, media type and body in canonical form. Headers do not count unless `key:` names them or they say
-which operation is asked for (`OPERATIONS`): SDKs draw a fresh `Idempotency-Key` for every call, and trace ids, dates,
-user agents and lengths say nothing about the effect.
+which operation is asked for: those in `OPERATIONS`, and those by which tools tell calls apart. SDKs draw a fresh
+`Idempotency-Key` for every call, and trace ids, dates, user agents and lengths say nothing about the effect; such a
+header never counts unasked, since a retry with another value would be sent.
 Every part has its length before it, so no two calls share bytes by accident.
 """
 
@@ -29,6 +30,20 @@ SIGNING_QUERY = frozenset({"x-amz-signature", "x-amz-date", "x-amz-security-toke
 
 OPERATIONS = ("soapaction", "x-amz-target")
 """Headers by which APIs with one path for everything tell what is to be done: `DynamoDB_20120810.DeleteItem`."""
+
+_OF_A_TRY = re.compile(
+    r".*(?:idempot|request-?id|correlation|trace|baggage|retry|attempt|nonce|timestamp|signature|telemetry|token).*"
+    r"|(?:x-stainless|amz-sdk|sec|x-b3|cf|x-forwarded)-.*|b3|date|x-amz-date|expires|age|via|forwarded|x-real-ip"
+    r"|authorization|proxy-authorization|cookie|(?:x-)?api-?key|x-goog-api-key|user-agent|from|referer|origin"
+    r"|host|connection|keep-alive|content-length|content-type|content-encoding|transfer-encoding|te|expect|upgrade"
+    r"|accept-encoding"
+)
+
+
+def may_tell(name: str) -> bool:
+    """Whether the header `name` may say what is asked for: not who asks, nor which try it is, nor how it is sent."""
+    return not _OF_A_TRY.fullmatch(name)
+
 
 LARGE_BYTES = 16 * 1024
 SHORT = 200
@@ -68,13 +83,16 @@ def fingerprint(
     by: Sequence[tuple[str, Value]],
     key: Sequence[tuple[str, Value]] | None,
     ignore: Sequence[Field] = (),
+    telling: Sequence[str] = (),
 ) -> str:
     """The fingerprint (64 hex digits) of `call`.
 
     `by`: who asks, as (field, value). `key`: the fields that tell calls apart, or None for query and body without
-    `ignore`. With None the body has to be decoded.
+    `ignore`. With None the body has to be decoded. `telling`: headers that say what is asked for, beside `OPERATIONS`.
     """
     operation = [text_bytes(part) for pair in call.headers if pair[0] in OPERATIONS for part in pair]
+    for name in telling:
+        operation += [text_bytes(part) for pair in call.headers if pair[0] == name for part in pair]
     short = all(type(value) is str and len(value) <= SHORT for _, value in by)
     who = _named_texts(tuple(by)) if short else named_values(by)
     if key is None and call.body.size_bytes > LARGE_BYTES and call.body.kind == "json" and call.body.sha256:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import cast
 
+from msgspec.structs import replace
+
 from rules.expect import parse_expect
 from rules.fields import parse_field
+from rules.fingerprint import OPERATIONS, may_tell
 from rules.params.contract import Contract
 from rules.params.read import Calls, read_params
 from rules.pattern import parse_pattern
@@ -28,7 +31,7 @@ from rules.vocabulary import (
     TOOL,
     UPSTREAM_KEY,
 )
-from rules.where import parse_where
+from rules.where import Condition, parse_where
 from rules.yamltree import Node
 
 CAP_LIMIT_BYTES = 256 * 1024 * 1024
@@ -60,6 +63,7 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
     upstream_key = _upstream_key(found["upstream_key"], body, credential, report) if "upstream_key" in found else None
     expect = report.attempt(lambda: parse_expect(found["expect"])) if "expect" in found else None
     polling = _flag(found["polling"], "`polling`", report) if "polling" in found else False
+    matches = _without_keys(matches, credential, upstream_key)
     params = _params(found, matches, body, credential, report) if len(report.problems) == before else None
     if len(report.problems) > before:
         return None
@@ -76,6 +80,16 @@ def read_tool(name: Node, value: Node, report: Report) -> Tool | None:
         polling=polling,
         params=params,
         source=f"{name.mark.file}:{name.mark.line}",
+    )
+
+
+def _without_keys(matches: tuple[Match, ...], credential: str, key: UpstreamKey | None) -> tuple[Match, ...]:
+    """`matches`, where the headers that hold the secret and the key do not tell what a call is."""
+    hidden = {credential.removeprefix("header."), key.name.lower() if key is not None else ""}
+    telling = [tuple(name for name in match.telling if name not in hidden) for match in matches]
+    return tuple(
+        replace(match, telling=names) if names != match.telling else match
+        for match, names in zip(matches, telling, strict=True)
     )
 
 
@@ -122,7 +136,13 @@ def _match(node: Node, report: Report) -> Match | None:
             captured = listing((f"{{{each}}}" for each in pattern.names), "and") if pattern.names else "no name"
             message = f"`path.{name}` is never set: the pattern captures {captured}"
             report.add("unknown-path-name", message, where, suggest(name, pattern.names))
-    return Match(pattern, condition, says)
+    return Match(pattern, condition, says, _telling(condition))
+
+
+def _telling(condition: Condition | None) -> tuple[str, ...]:
+    """The headers by which `condition` tells one call from another."""
+    names = {str(field.steps[0]) for field in condition.fields if field.place == "header"} if condition else set()
+    return tuple(sorted(name for name in names if name not in OPERATIONS and may_tell(name)))
 
 
 def _credential(node: Node, report: Report) -> str:

@@ -32,12 +32,14 @@ READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Match(msgspec.Struct, frozen=True):
     """One way for a call to match: a pattern, perhaps what its message says, and a condition on query, header or body.
 
-    `narrows`: there is more to it than the pattern.
+    `telling`: the headers that the condition reads, as far as they may say what a call is. `narrows`: there is more to
+    it than the pattern.
     """
 
     pattern: Pattern
     where: Condition | None = None
     says: Says | None = None
+    telling: tuple[str, ...] = ()
 
     @property
     def narrows(self) -> bool:

@@ -65,7 +65,7 @@ class CallView:
         if known is not None:
             return known
         who = [(field.text, self.read(field)) for field in by]
-        made = fingerprint(self.call, who, key, ignore)
+        made = fingerprint(self.call, who, key, ignore, self._reading.telling())
         if key is None and (by is WHO or not any(field.place == "path" for field in by)):  # differs from rule to rule
             self._reading.fingerprints[by, ignore] = made
         return made
