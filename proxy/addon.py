@@ -20,7 +20,7 @@ from proxy.admission import Admission, Asked, withdrawn
 from proxy.chain import UpstreamProxy
 from proxy.commands import GoesOn
 from proxy.destination import refuse_name
-from proxy.doorman import Doorman
+from proxy.doorman import Client, Doorman
 from proxy.envelope import id_of, unaddressed
 from proxy.exchange import ANSWER_CAP_BYTES, BufferPool, Counted, Exchange, Passed
 from proxy.gate import SHOWN_REASON, Gate
@@ -103,7 +103,7 @@ class Addon:
         flow.response = _response(_policy_error(False, False))
         try:
             credentials = _values(flow.request.headers.fields, b"proxy-authorization")
-            self._agents[flow.client_conn.id] = self._identify(credentials)
+            self._agents[flow.client_conn.id] = self._identify(credentials).agent
             self._credentials[flow.client_conn.id] = credentials
         except WireError as error:
             reply = self._gate.refuse_unread(_stub(flow, ""), call_id, error, asked)
@@ -115,7 +115,7 @@ class Addon:
         self._own_host.connected(flow.request.host)
         flow.response = None
 
-    def _identify(self, sent: list[str]) -> str:
+    def _identify(self, sent: list[str]) -> Client:
         if len(sent) > 1:
             raise WireError("proxy-auth-required", "There is more than one Proxy-Authorization header.")
         return self._doorman.identify(sent[0] if sent else None, self._gate.clock.now_ns())
@@ -181,8 +181,9 @@ class Addon:
             raise WireError("shutting-down", "Borderpost is stopping, so this call was not sent.")
         headers: Fields = request.headers.fields
         credentials = _values(headers, b"proxy-authorization") or self._credentials.get(flow.client_conn.id, [])
-        agent = self._identify(credentials)  # once more for each call: the token may have been taken away since
-        run = self._gate.runs.run_of(agent, self._gate.clock.now_ns())
+        client = self._identify(credentials)  # once more for each call: the token may have been taken away since
+        agent = client.agent
+        run = client.run or self._gate.runs.run_of(agent, self._gate.clock.now_ns())
         call = read_head(
             Head(
                 method=request.data.method,

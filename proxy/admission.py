@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from proxy.clock import Clock
-from proxy.ledger.entries import DecisionEntry, StoredAnswer
+from proxy.ledger.entries import HELD_BACK, DecisionEntry, StoredAnswer
 from proxy.refusal import Reply
 from proxy.waiting import Waiter
 from proxy.wire.answer import read_answer_body
@@ -121,7 +121,7 @@ def given_again(stored: StoredAnswer, read: bool) -> Answer:
 
 def withdrawn(reason: str) -> Answer:
     """The end of a call that was let out and then held back by ourselves, as `reason` says."""
-    return Answer(status=0, complete=False, sent=False, withdrawn=True, error=f"held back: {reason}")
+    return Answer(status=0, complete=False, sent=False, withdrawn=True, error=HELD_BACK + reason)
 
 
 def store_error(decision: Decision) -> Decision:

@@ -7,7 +7,6 @@ command line writes it, with or without a proxy running; a running proxy looks a
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import hmac
 import os
 import tempfile
@@ -19,11 +18,11 @@ from typing import Literal
 import msgspec
 
 from proxy.confdir import reason
-from proxy.settings import SettingsError, check_name, new_token
+from proxy.settings import SettingsError, check_name, new_token, token_sha256
 
 type Reason = Literal["unknown agent", "wrong token", "expired", "agents.json unreadable"]
 
-_NOBODY = hashlib.sha256(b"").hexdigest()
+_NOBODY = token_sha256("")
 
 
 class AgentsError(Exception):
@@ -66,7 +65,7 @@ class Agents:
         with self._changing() as agents:
             if name in agents and not replace:
                 raise AgentsError(f"agent `{name}` has a token already: use `--replace` to give it a new one")
-            agents[name] = Agent(name, _sha256(token), now_ns, expires_ns)
+            agents[name] = Agent(name, token_sha256(token), now_ns, expires_ns)
         return token
 
     def remove(self, name: str) -> bool:
@@ -84,7 +83,7 @@ class Agents:
             agent = self._current().get(name)
         except AgentsError:
             return "agents.json unreadable"
-        right = hmac.compare_digest(_sha256(token), agent.token_sha256 if agent else _NOBODY)
+        right = hmac.compare_digest(token_sha256(token), agent.token_sha256 if agent else _NOBODY)
         if agent is None:
             return "unknown agent"
         if not right:
@@ -139,7 +138,3 @@ class Agents:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _sha256(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

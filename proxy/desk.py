@@ -13,16 +13,21 @@ from typing import Any
 
 import msgspec
 
+from proxy import presence
 from proxy.clock import Clock
 from proxy.confdir import Confdir
 from proxy.gate import Gate
+from proxy.joining import HASH, Host, Wish, objections
 from proxy.ledger.commands import Command, CommandError, Data, Inbox, submit
+from proxy.ledger.entries import CommandEntry
 from proxy.ledger.redact import escape
 from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.vault import Vault
 from proxy.osuser import os_user
 from proxy.owner import apart, owner_of
-from proxy.runs import Runs
+from proxy.runs import JOIN, LEAVE, JoinedRun, Runs
+from proxy.settings import SettingsError
+from rules.decision import Plain
 from rules.globs import glob_fits
 from rules.guards.spending import Fullness
 from rules.halts import Halt
@@ -32,7 +37,7 @@ NOTE = 1000
 """What a person says is cut to so many characters."""
 
 TOLD_S = 2.0
-"""How long a proxy has to tell of its budgets."""
+"""How long a proxy has to tell what `status` asks."""
 
 LOOK_S = 0.1
 """How often a proxy looks for commands. It also listens before each decision."""
@@ -43,12 +48,18 @@ type Result = Mapping[str, Any]
 
 
 class Desk:
-    """Carries out commands on `ledger`, and on what `gate` remembers of it."""
+    """Carries out commands on `ledger`, and on what `gate` remembers of it.
 
-    def __init__(self, ledger: Ledger, clock: Clock, gate: Gate) -> None:
+    `say` tells whoever sits at the proxy's terminal, as `logging` does. `host`: of a `serve`, which takes runs in; None
+    for every other owner.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock, gate: Gate, say: Callable[..., None] = log.warning) -> None:
         self.ledger = ledger
         self.clock = clock
         self.gate = gate
+        self.say = say
+        self.host: Host | None = None
         self._inbox = Inbox(ledger.path)
 
     def listen(self) -> None:
@@ -78,9 +89,30 @@ class Desk:
         while True:
             try:
                 self.look()
+                self.end_dead_runs()
             except LedgerError as error:
                 log.error("commands cannot be carried out: %s", error)
             await asyncio.sleep(LOOK_S)
+
+    def end_dead_runs(self) -> None:
+        """Record the end of runs that have joined and whose process has died. Their tokens are worthless already."""
+        if self.host is None or self.ledger.failed:
+            return
+        for joined in tuple(self.gate.runs.joined.values()):
+            try:
+                dead = not presence.lives(self.host.confdir, joined.hash)
+            except OSError:  # of too many open files, say: nobody can tell now
+                continue
+            if dead:
+                self.end(joined, os_user(), "its process has died")
+                presence.forget(self.host.confdir, joined.hash)
+
+    def end(self, joined: JoinedRun, by: str, why: str) -> None:
+        """A run that has joined has ended. Recorded."""
+        data: dict[str, Plain] = {"run": joined.run, "agent": joined.agent, "hash": joined.hash, "why": why}
+        self.ledger.append(CommandEntry(self.clock.now_ns(), LEAVE, by, data))
+        del self.gate.runs.joined[joined.hash]
+        self.say("run `%s` of agent `%s` has ended: %s", joined.run, joined.agent, why)
 
     def close(self) -> None:
         """Look no more."""
@@ -120,9 +152,60 @@ MOST_BUDGETS = 1000
 """So many budgets are told at once."""
 
 
-def budgets(desk: Desk, command: Command) -> Result:
-    """Tell which budgets are used most. Records nothing."""
-    return {"budgets": [msgspec.to_builtins(each) for each in desk.gate.budgets(MOST_BUDGETS)]}
+class Told(msgspec.Struct, frozen=True):
+    """What the owner of a ledger tells: the budgets that are used most, and the runs that have joined."""
+
+    budgets: tuple[Fullness, ...] = ()
+    runs: tuple[JoinedRun, ...] = ()
+
+
+def tell(desk: Desk, command: Command) -> Result:
+    """Tell what is not on record as such. Records nothing."""
+    runs = sorted(desk.gate.runs.joined.values(), key=lambda joined: joined.at_ns)
+    result: Result = msgspec.to_builtins(Told(desk.gate.budgets(MOST_BUDGETS), tuple(runs)))
+    return result
+
+
+def join(desk: Desk, command: Command) -> Result:
+    """Take in a `run`, whose child may call with the token of this hash as soon as that is on record.
+
+    The answer can be read only then, and nobody else knows the token.
+    """
+    try:
+        wish = msgspec.convert(command.data, Wish)
+        wish.check()
+    except (msgspec.ValidationError, SettingsError) as error:
+        raise CommandError(f"this run cannot join: {error}") from None
+    host, runs = desk.host, desk.gate.runs
+    if host is None:
+        raise CommandError("only `borderpost serve` can be joined")
+    found = list(objections(wish, host, desk.gate.ruleset))
+    if found:
+        raise CommandError(
+            f"cannot join the running `borderpost serve`: {'; '.join(found)}; run with what it has, restart it with "
+            "what this has, or give this run a proxy of its own with another `--ledger FILE`"
+        )
+    if any(joined.run == wish.run for joined in runs.joined.values()):
+        raise CommandError(f"a run `{wish.run}` has joined already: give this one another `--run`, or none")
+    if HASH.fullmatch(wish.hash) is None or not presence.lives(host.confdir, wish.hash):
+        raise CommandError("this run cannot join: its process is not seen to live")
+    joined = JoinedRun(wish.run, wish.agent, wish.hash, wish.pid, desk.clock.now_ns())
+    desk.ledger.append(CommandEntry(joined.at_ns, JOIN, command.by, joined.data()))
+    runs.joined[joined.hash] = joined
+    desk.say("run `%s` of agent `%s` has joined, process %d", joined.run, joined.agent, joined.pid)
+    address, port = host.address
+    ca_path = str(host.ca_path.resolve())
+    return {"host": address, "port": port, "ca": ca_path, "rules": host.rules(), "at_ns": joined.at_ns}
+
+
+def leave(desk: Desk, command: Command) -> Result:
+    """The command of a run that has joined has ended: its token is worth nothing from now on."""
+    joined = desk.gate.runs.joined.get(str(command.data.get("hash")))
+    if joined is None:
+        raise CommandError("there is no such run: it has ended already")
+    desk.gate.flush(everything=True)
+    desk.end(joined, command.by, "its command has ended")
+    return {"run": joined.run}
 
 
 MAX_REASON = 300
@@ -138,7 +221,7 @@ def halt(desk: Desk, command: Command) -> Result:
         raise CommandError(f"the reason is what the agent reads: write a sentence of at most {MAX_REASON} characters")
     found = Halt(agent, tool, reason.strip(), command.by, desk.clock.now_ns())
     desk.gate.halt(found)
-    log.warning("%s has stopped %s: %s", command.by, found.calls, found.reason)
+    desk.say("%s has stopped %s: %s", command.by, found.calls, found.reason)
     tools = sorted(name for name in desk.gate.ruleset.tools if tool and glob_fits(tool, name))
     return {"calls": found.calls, "tools": tools, "rules": len(desk.gate.ruleset.rules)}
 
@@ -149,7 +232,7 @@ def resume(desk: Desk, command: Command) -> Result:
     for found in desk.gate.halts:
         if (found.agent, found.tool) == (agent, tool):
             desk.gate.resume(found, command.by)
-            log.warning("%s lets %s go on", command.by, found.calls)
+            desk.say("%s lets %s go on", command.by, found.calls)
             return {"calls": found.calls, "reason": found.reason}
     others = " and ".join(found.calls for found in desk.gate.halts)
     raise CommandError(f"there is no such halt: {f'stopped are {others}' if others else 'nothing is stopped'}")
@@ -176,21 +259,23 @@ def answer(desk: Desk, command: Command) -> Result:
         raise CommandError(
             f"`{card}` waits for no answer: it was given, its time is over, or its client has left before"
         )
-    log.warning("%s has %s %s", command.by, "allowed" if allowed else "refused", card)
+    desk.say("%s has %s %s", command.by, "allowed" if allowed else "refused", card)
     return {"card": card, "allowed": allowed}
 
 
 HANDLERS: dict[str, Callable[[Desk, Command], Result]] = {
     "answer": answer,
-    "budgets": budgets,
     "checkpoint": checkpoint,
     "clock": clock,
     "halt": halt,
+    JOIN: join,
+    LEAVE: leave,
     "prune": prune,
     "resolve": resolve,
     "resume": resume,
+    "tell": tell,
 }
-REMEMBERING = {"answer", "budgets", "resolve", "resume"}
+REMEMBERING = {"answer", LEAVE, "resolve", "resume"}
 """Commands that need the state, which takes a while to gather from a long ledger."""
 
 FOR_PEOPLE = {"answer", "resolve", "resume"}
@@ -224,7 +309,7 @@ async def _here(path: Path, confdir: Path, wanted: Command) -> Result:
         gate = Gate(load([], {}).ruleset, ledger, clock, Runs("", lambda now_ns: ""))
         if wanted.name in REMEMBERING:
             gate.remember()
-        desk = Desk(ledger, clock, gate)
+        desk = Desk(ledger, clock, gate, say=lambda *words: None)  # who has commanded it is told the result
         try:
             result = desk.carry_out(wanted)
         finally:
@@ -235,16 +320,16 @@ async def _here(path: Path, confdir: Path, wanted: Command) -> Result:
         ledger.close()
 
 
-def used_budgets(path: Path) -> tuple[Fullness, ...]:
-    """The budgets that are used most, as the proxy that owns the ledger at `path` counts them; nothing without one."""
+def told(path: Path) -> Told:
+    """What the proxy tells that owns the ledger at `path`; nothing without one."""
     owner = owner_of(path)
     if owner is None:
-        return ()
+        return Told()
     try:
-        result = submit(path, "budgets", {}, os_user(), lambda: owner_of(path) == owner, wait_s=TOLD_S)
-        return msgspec.convert((result or {}).get("budgets", ()), tuple[Fullness, ...])
+        result = submit(path, "tell", {}, os_user(), lambda: owner_of(path) == owner, wait_s=TOLD_S)
+        return msgspec.convert(result or {}, Told)
     except (CommandError, msgspec.ValidationError):  # of another version, or too busy to say
-        return ()
+        return Told()
 
 
 def _text(result: Result) -> str:

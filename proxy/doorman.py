@@ -10,35 +10,63 @@ import binascii
 import hmac
 from urllib.parse import unquote
 
+import msgspec
+
+from proxy import presence
 from proxy.agents import Agents
+from proxy.runs import JoinedRun, Runs
 from proxy.settings import Settings
 from proxy.wire.error import WireError
 
 
-class Doorman:
-    """Identifies clients. Under `run` the only good credentials are the child's; under `serve`, the agents' tokens."""
+class Client(msgspec.Struct, frozen=True):
+    """Who a client is. `run`: the one that has joined and that it belongs to; empty for all others."""
 
-    def __init__(self, settings: Settings, agents: Agents) -> None:
+    agent: str
+    run: str = ""
+
+
+class Doorman:
+    """Identifies clients. Under `run` the only good credentials are the child's; under `serve`, the agents' tokens and
+    those of the children of runs that have joined. These are good for as long as the `run` lives."""
+
+    def __init__(self, settings: Settings, agents: Agents, runs: Runs) -> None:
         self._settings = settings
         self._agents = agents
+        self._runs = runs
 
-    def identify(self, authorization: str | None, now_ns: int) -> str:
-        """The agent that sent this `Proxy-Authorization` value, or none. Raises `WireError` (407) when it is nobody."""
+    def identify(self, authorization: str | None, now_ns: int) -> Client:
+        """The client that sent this `Proxy-Authorization` value, or none. Raises `WireError` (407) if it is nobody."""
         if authorization is None:
             if self._settings.token_required:
                 raise _refused("This proxy wants a token: use http://AGENT:TOKEN@host:port as the proxy URL.")
-            return self._settings.agent
+            return Client(self._settings.agent)
         name, token = _basic(authorization)
         if self._settings.token:
             known = hmac.compare_digest(token.encode(), self._settings.token.encode())
             if not known or name != self._settings.agent:
                 raise _refused("The agent or token in the proxy URL is not the one of this run.")
-            return name
+            return Client(name)
+        joined = self._runs.joined_with(token)
+        if joined is not None:
+            return self._of_joined(joined, name)
         reason = self._agents.check(name, token, now_ns)
         if reason is not None:
             shown = "expired" if reason == "expired" else "not known"
             raise _refused(f"The agent or token in the proxy URL is {shown}. Ask the operator for a new token.")
-        return name
+        return Client(name)
+
+    def _of_joined(self, joined: JoinedRun, name: str) -> Client:
+        """The child of a run that has joined, if that still lives. Its end may not be on record yet."""
+        if name != joined.agent:
+            raise _refused("The agent in the proxy URL is not the one of this run.")
+        try:
+            lives = presence.lives(self._settings.confdir, joined.hash)
+        except OSError:
+            lives = False
+        if not lives:
+            raise _refused("The run that this token was made for has ended.")
+        return Client(name, joined.run)
 
 
 def _basic(authorization: str) -> tuple[str, str]:

@@ -86,6 +86,7 @@ class Gate:
         self.clock.advance(memory.last_ns)
         for agent, (run, at_ns) in memory.runs.items():
             self.runs.recorded(agent, run, at_ns)
+        self.runs.joined = memory.joined
         now_ns = self.clock.now_ns()
         abandoned: dict[str, list[Change]] = {}
         for change in decide.abandon(self._state, now_ns):
@@ -117,6 +118,7 @@ class Gate:
         self.unrecorded.durable(self._ledger.durable_seq - 1)  # the last is `entry`, in place of what was lost
         memory = await asyncio.to_thread(self.snapshots.recall)
         self._state, unsettled = memory.state, memory.unsettled
+        self.runs.joined = memory.joined
         self.clock.advance(memory.last_ns)  # it may have been set back, and that not recorded
         owed, lost = self._ledger.resume()
         for outcome, stored in owed:

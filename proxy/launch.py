@@ -20,11 +20,12 @@ from pathlib import Path
 
 import msgspec
 
-from proxy import child
+from proxy import beside, child, rulefiles
 from proxy.confdir import default_confdir, default_ledger_path, reason
 from proxy.isolation import Enclosure, enclose
+from proxy.ledger.entries import LedgerError
 from proxy.ledger.ids import RANDOM_BYTES, new_id
-from proxy.report.checked import counted
+from proxy.report.checked import counted, told
 from proxy.report.state import by_decision
 from proxy.rulefiles import RuleFiles
 from proxy.server import Proxy
@@ -36,30 +37,68 @@ type Say = Callable[[str], None]
 log = logging.getLogger("borderpost")
 
 
-async def run(settings: Settings, rules: RuleFiles, command: Sequence[str], say: Say, *, preload: bool = True) -> int:
-    """Run `command` behind a proxy of its own. The command's exit code."""
+def run(settings: Settings, rules: RuleFiles | None, command: Sequence[str], say: Say, *, preload: bool = True) -> int:
+    """Run `command` behind the `serve` that owns the ledger, else behind a proxy of its own. The command's exit code.
+
+    `rules`: None where there are none here, and a `serve` has them.
+    """
     child.find_program(command, os.environ)
-    settings = msgspec.structs.replace(settings, run=settings.run or _new_run_id(), token=new_token())
+    settings = _named(settings)
+    with beside.joined(settings, rules, say) as host:
+        if host is not None:
+            say(f"joined `{host.owner.command}` (process {host.owner.pid}), whose rules hold: {host.rules}")
+            for line in notes_on_child(settings, rules, os.environ, joined=True):
+                say(line)
+            url = child.proxy_url(reached_at(host.host), host.port, settings.agent, settings.token)
+            code = asyncio.run(_command_behind(url, Path(host.ca).read_bytes(), command, say, preload=preload))
+    if host is None:
+        rules = rules or rulefiles.read(settings.rules, Path.cwd(), settings.mode)
+        return asyncio.run(run_alone(settings, rules, command, say, preload=preload))
+    try:
+        calls = summary(*beside.counts(settings.ledger, settings.run, host.at_ns))
+    except LedgerError as error:
+        calls = f"its calls cannot be counted: {error}"
+    say(_ended(settings, calls))
+    return code
+
+
+async def run_alone(
+    settings: Settings, rules: RuleFiles, command: Sequence[str], say: Say, *, preload: bool = True
+) -> int:
+    """Run `command` behind a proxy of its own. The command's exit code."""
+    settings = _named(settings)
     async with _enclosed(settings, say) as enclosure, _started(settings, rules, say, enclosure) as proxy:
         host, port = proxy.address
         url = child.proxy_url(reached_at(host), port, settings.agent, settings.token)
-        with tempfile.TemporaryDirectory(prefix="borderpost-") as directory:
-            ca_pem = proxy.ca_path.read_bytes()
-            changes = child.prepare(Path(directory), os.environ, url, ca_pem, preload=preload)
-            for line in notes_on_child(settings, rules, os.environ):
-                say(line)
-            start = child.start if enclosure is None else enclosure.become
-            code = await child.run(command, changes.applied(os.environ), start)
-            failed = child.failures(Path(directory))
-            if failed:
-                say(f"the preload failed ({counted(len(failed), 'time')}), first: {failed[0]}")
+        for line in notes_on_child(settings, rules, os.environ):
+            say(line)
+        start = child.start if enclosure is None else enclosure.become
+        code = await _command_behind(url, proxy.ca_path.read_bytes(), command, say, start, preload=preload)
         attempts = enclosure.attempts() if enclosure is not None else 0
-    ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
-    unseen = "" if proxy.counts or settings.isolated else " (a client that ignores HTTPS_PROXY goes round the proxy)"
     held = f" · {counted(attempts, 'attempt')} to go round the proxy failed" if attempts else ""
-    told = summary(proxy.counts, proxy.unanswered, proxy.unrecorded)
-    say(f"{told}{held}{unseen} · log: borderpost log --run {settings.run}{ledger}")
+    say(_ended(settings, summary(proxy.counts, proxy.unanswered, proxy.unrecorded) + held))
     return code
+
+
+async def _command_behind(
+    url: str, ca_pem: bytes, command: Sequence[str], say: Say, start: child.Start = child.start, *, preload: bool
+) -> int:
+    """Run `command`, whose clients use the proxy at `url` and trust `ca_pem`. The command's exit code."""
+    with tempfile.TemporaryDirectory(prefix="borderpost-") as directory:
+        changes = child.prepare(Path(directory), os.environ, url, ca_pem, preload=preload)
+        code = await child.run(command, changes.applied(os.environ), start)
+        failed = child.failures(Path(directory))
+        if failed:
+            say(f"the preload failed ({counted(len(failed), 'time')}), first: {failed[0]}")
+    return code
+
+
+def _ended(settings: Settings, calls: str) -> str:
+    """The last line of a run, of which `calls` counts the calls."""
+    ledger = "" if settings.ledger == default_ledger_path() else f" --ledger {shlex.quote(str(settings.ledger))}"
+    none = calls.startswith("0 calls") and not settings.isolated
+    unseen = " (a client that ignores HTTPS_PROXY goes round the proxy)" if none else ""
+    return f"{calls}{unseen} · log: borderpost log --run {settings.run}{ledger}"
 
 
 @contextlib.asynccontextmanager
@@ -89,7 +128,7 @@ async def serve(settings: Settings, rules: RuleFiles, say: Say) -> None:
                 undo.callback(loop.remove_signal_handler, number)
         async with _started(settings, rules, say) as proxy:
             host, port = proxy.address
-            say(f"listening on {child.proxy_url(host, port)} · {describe(rules)}")
+            say(f"listening on {child.proxy_url(host, port)} · {told(rules)}")
             if settings.upstream_proxy is not None:
                 say(f"calls go out through {settings.upstream_proxy}")
             say(how_to_reach(msgspec.structs.replace(settings, listen_port=port)))
@@ -104,16 +143,6 @@ def summary(counts: Mapping[str, int], unanswered: int = 0, unrecorded: int = 0)
     failed = [f"{unanswered} got no answer"] if unanswered else []
     failed += [f"{unrecorded} went out without a record"] if unrecorded else []
     return " · ".join([f"{total} call" + ("" if total == 1 else "s"), *by_decision(counts), *failed])
-
-
-def describe(rules: RuleFiles) -> str:
-    """The rules in force, in a few words: `12 rules and 40 tools of 3 files (monitor)`."""
-    ruleset = rules.loaded.ruleset
-    monitor = " (monitor: nothing is stopped)" if ruleset.mode == "monitor" else ""
-    if not rules.files:
-        return f"no rules{monitor}"
-    files = rules.files[0] if len(rules.files) == 1 else f"{len(rules.files)} files"
-    return f"{counted(len(ruleset.rules), 'rule')}, {counted(len(ruleset.tools), 'tool')} from {files}{monitor}"
 
 
 def how_to_reach(settings: Settings) -> str:
@@ -133,10 +162,15 @@ def _elsewhere(settings: Settings) -> str:
     )
 
 
-def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[str, str]) -> Iterator[str]:
-    """What the person should know of the child: what it could write, and which proxy is passed over."""
+def notes_on_child(
+    settings: Settings, rules: RuleFiles | None, environment: Mapping[str, str], *, joined: bool = False
+) -> Iterator[str]:
+    """What the person should know of the child: what it could write, and which proxy is passed over.
+
+    `joined`: how calls go out is the business of the proxy that it has joined.
+    """
     places = {
-        "the rules": [Path(file) for file in rules.files],
+        "the rules": [Path(file) for file in rules.files] if rules is not None else [],
         "the ledger": [settings.ledger],
         "the keys": [settings.confdir],
     }
@@ -144,7 +178,9 @@ def notes_on_child(settings: Settings, rules: RuleFiles, environment: Mapping[st
     if writable:
         yield f"the command runs as you and could write {_listed(writable)}: this guards against mistakes, not malice"
     upstream = next((name for name in ("HTTPS_PROXY", "https_proxy") if environment.get(name)), None)
-    if settings.upstream_proxy is not None:
+    if joined:
+        pass
+    elif settings.upstream_proxy is not None:
         yield f"calls go out through {settings.upstream_proxy}"
     elif upstream:
         yield f"{upstream} is set but not used: upstreams are reached directly, unless you say `--upstream-proxy URL`"
@@ -196,8 +232,10 @@ def _log_to(say: Say) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def _new_run_id() -> str:
-    return new_id(time.time_ns(), secrets.token_bytes(RANDOM_BYTES), "r")
+def _named(settings: Settings) -> Settings:
+    """`settings` with a run's id and a token for its child."""
+    run = settings.run or new_id(time.time_ns(), secrets.token_bytes(RANDOM_BYTES), "r")
+    return msgspec.structs.replace(settings, run=run, token=settings.token or new_token())
 
 
 def _listed(words: Sequence[str]) -> str:

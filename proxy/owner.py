@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+SERVE = "borderpost serve"
+
 
 class Owner(msgspec.Struct, frozen=True):
     """The process that owns a ledger: its id, and the command it gave, such as `borderpost serve`."""
@@ -39,6 +41,12 @@ def owner_of(ledger: Path) -> Owner | None:
     finally:
         os.close(lock)
     return None
+
+
+def serving(ledger: Path) -> Owner | None:
+    """The `serve` that owns `ledger`, which a `run` joins; None when there is none."""
+    owner = owner_of(ledger)
+    return owner if owner is not None and owner.command == SERVE else None
 
 
 def apart(owner: Owner) -> bool:

@@ -1,24 +1,63 @@
-"""Which run a call belongs to. A client never chooses its run: `run` names one, else it is an agent's activity."""
+"""Which run a call belongs to. A client never chooses its run.
+
+A proxy of `run` has one. Under `serve` it is an agent's activity, or that of a `run` that has joined, as the token of
+its child tells.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
+from proxy.settings import token_sha256
+from rules.decision import Plain
+
 IDLE_NS = 30 * 60 * 1_000_000_000
 """Under `serve`, an agent that was idle this long begins a new run."""
 
+JOIN, LEAVE = "join", "leave"
+"""The commands by which a `run` joins, and leaves: what they are called on record."""
+
+
+class JoinedRun(msgspec.Struct, frozen=True):
+    """A `run` beside a `serve`. `hash`: the SHA-256 (hex) of its child's token. `pid`: the process that has joined."""
+
+    run: str
+    agent: str
+    hash: str
+    pid: int
+    at_ns: int
+
+    def data(self) -> dict[str, Plain]:
+        """What is recorded of it."""
+        return {"run": self.run, "agent": self.agent, "hash": self.hash, "pid": self.pid}
+
+    @classmethod
+    def told(cls, data: dict[str, Plain], at_ns: int) -> JoinedRun:
+        """What was recorded at `at_ns`."""
+        return msgspec.convert(data | {"at_ns": at_ns}, cls)
+
 
 class Runs:
-    """The current run of each agent. `fixed` is the run's id under `run`, empty under `serve`."""
+    """The current run of each agent, and those that have joined, by the hash of their token.
+
+    `fixed` is the run's id under `run`, empty under `serve`.
+    """
 
     def __init__(self, fixed: str, new_run_id: Callable[[int], str]) -> None:
         self._fixed = fixed
         self._new_run_id = new_run_id
         self._current: dict[str, tuple[str, int]] = {}
+        self.joined: dict[str, JoinedRun] = {}
 
     def recorded(self, agent: str, run: str, at_ns: int) -> None:
         """The ledger says that `agent` was active in `run` at `at_ns`: keeps runs over a restart."""
         self._current[agent] = (run, at_ns)
+
+    def joined_with(self, token: str) -> JoinedRun | None:
+        """The run that has joined and whose child has this token."""
+        return self.joined.get(token_sha256(token))
 
     def run_of(self, agent: str, now_ns: int) -> str:
         """The run that a call of `agent` at `now_ns` belongs to."""

@@ -28,6 +28,7 @@ from proxy.desk import Desk
 from proxy.doorman import Doorman
 from proxy.gate import Gate
 from proxy.isolation import Enclosure
+from proxy.joining import Host
 from proxy.ledger.entries import BootEntry, CommandEntry
 from proxy.ledger.ids import RANDOM_BYTES, new_id
 from proxy.ledger.store import Ledger, LedgerError
@@ -35,6 +36,7 @@ from proxy.ledger.vault import Vault
 from proxy.master import Master
 from proxy.osuser import os_user
 from proxy.ownhost import OwnHost, Seen
+from proxy.report.checked import told
 from proxy.report.moments import show_size
 from proxy.rulefiles import RuleFiles
 from proxy.runs import Runs
@@ -111,7 +113,7 @@ class Proxy:
                 self._gate.ledger_option = f" --ledger {shlex.quote(str(settings.ledger))}"
             self._addon = Addon(
                 self._gate,
-                Doorman(settings, agents),
+                Doorman(settings, agents, runs),
                 vault.hash_secret,
                 lambda now_ns: new_id(now_ns, secrets.token_bytes(RANDOM_BYTES)),
                 lambda: self._master.addresses,
@@ -141,6 +143,15 @@ class Proxy:
                 )
             )
             self._gate.use(self._rules.loaded.ruleset, self._rules.files)
+            if settings.command == "serve":
+                self._desk.host = Host(
+                    settings,
+                    self.address,
+                    confdir.path,
+                    self.ca_path,
+                    confdir.hash_secret,
+                    lambda: told(self._rules, whole_paths=True),
+                )
             undo.pop_all()
         self._tell_clock()
         self._flushing = asyncio.create_task(self._flush())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 import secrets
@@ -14,6 +15,9 @@ from proxy import chain, clientcert
 from proxy.confdir import reason
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+ANY_PORT = "127.0.0.1:0"
+"""Where `run` listens when nobody says."""
+
 DEFAULT_AGENT = "default"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names of agents and ids of runs: they stand in proxy URLs, in rule files and in the ledger."""
@@ -147,6 +151,11 @@ def is_loopback(host: str) -> bool:
 def new_token() -> str:
     """A fresh token: 256 random bits in characters that a proxy URL takes as they are."""
     return "bp_" + secrets.token_urlsafe(32)
+
+
+def token_sha256(token: str) -> str:
+    """What is kept of a token: its SHA-256 (hex). It has 256 random bits, so that nobody finds it by trying."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _check_pem(path: Path) -> None:

@@ -327,6 +327,8 @@ def test_a_person_stops_a_proxy_that_runs_and_lets_it_go_on(upstream: Upstream) 
         assert len(re.findall("  halted$", asked("log"), re.MULTILINE)) == 2
         assert re.search("^halted ", asked("status"), re.MULTILINE) is None
     assert upstream.seen == ["GET /", "GET /"]
+    assert borderpost("halt", "--reason", "x").stderr == "borderpost: stopped all calls\n", "said once without a proxy"
+    assert borderpost("resume").stderr == "borderpost: all calls may go on\n"
     again = borderpost("resume", "--agent", "x")
     assert (again.returncode, again.stderr) == (3, "error: there is no such halt: nothing is stopped\n")
 
@@ -358,10 +360,15 @@ def test_a_tool_that_is_in_no_rules_is_told(upstream: Upstream) -> None:
 
 def test_a_ledger_has_one_owner(upstream: Upstream) -> None:
     with serving() as (process, _):
-        done = borderpost("run", "true")
+        done = borderpost("serve", "--listen", "127.0.0.1:0")
         assert done.returncode == 3
-        assert f"is in use by process {process.pid} (`borderpost serve`)" in done.stderr
+        assert f"is in use by process {process.pid} (`borderpost serve`): its agents are pointed at it" in done.stderr
         assert "Traceback" not in done.stderr
+    beside = borderpost("run", "--", sys.executable, "-m", "cli", "run", "true")
+    assert beside.returncode == 3
+    assert (
+        "(`borderpost run`): start `borderpost serve` once, in another terminal or as a service, and" in beside.stderr
+    )
 
 
 def test_a_port_that_is_taken_is_one_line(upstream: Upstream) -> None:

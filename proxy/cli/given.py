@@ -68,6 +68,18 @@ def read_rules(given: dict[str, Any]) -> RuleFiles:
         raise click.exceptions.Exit(COULD_NOT) from None
 
 
+def rules_if_any(given: dict[str, Any]) -> RuleFiles | None:
+    """As `read_rules`; None where no rules are, unless some were named."""
+    from proxy.rulefiles import RulesMissing
+
+    try:
+        return read_rules(given)
+    except RulesMissing:
+        if given.get("rules"):
+            raise
+        return None
+
+
 def ask_owner(given: dict[str, Any], name: str, data: dict[str, Any]) -> Any:
     """The result of a command to whoever owns the ledger."""
     from proxy import desk

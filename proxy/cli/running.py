@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from proxy.cli.given import read_rules, settings_of
+from proxy.cli.given import read_rules, rules_if_any, settings_of
 from proxy.cli.options import shared, without_preload
 from proxy.cli.output import say
 
@@ -17,20 +17,23 @@ from proxy.cli.output import say
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def run(ctx: click.Context, reload: bool, isolated: bool, no_preload: bool, command: tuple[str, ...]) -> None:
-    """Run COMMAND with a proxy of its own. Its exit code is passed on.
+    """Run COMMAND behind a proxy. Its exit code is passed on.
+
+    The proxy is its own, unless `borderpost serve` owns the ledger: then it joins that one, in a run of its own.
 
     \b
     Examples:
       borderpost run -- python agent.py
       borderpost run --agent support --mode monitor -- npm start
     """
-    import asyncio
+    from proxy.owner import serving
+    from proxy.settings import ANY_PORT
 
-    settings = settings_of(ctx.obj, "run", "127.0.0.1:0", reload=reload, isolated=isolated)
-    rules = read_rules(ctx.obj)
+    settings = settings_of(ctx.obj, "run", ANY_PORT, reload=reload, isolated=isolated)
+    rules = rules_if_any(ctx.obj) if serving(settings.ledger) else read_rules(ctx.obj)
     from proxy import launch
 
-    ctx.exit(asyncio.run(launch.run(settings, rules, command, say, preload=not no_preload)))
+    ctx.exit(launch.run(settings, rules, command, say, preload=not no_preload))
 
 
 @click.command()

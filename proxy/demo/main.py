@@ -61,7 +61,7 @@ class Demo(msgspec.Struct, frozen=True):
 def run_demo(directory: Path, say: Callable[[str], None]) -> Demo:
     """Both runs, in `directory`, which is made or empty. `say` gets a line at each start. Call it on the main thread.
 
-    Raises `DemoError`, or what `proxy.launch.run` raises.
+    Raises `DemoError`, or what `proxy.launch.run_alone` raises.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(directory.iterdir()):
@@ -80,7 +80,7 @@ async def _both_runs(directory: Path, say: Callable[[str], None]) -> Demo:
     notes: list[str] = []
     async with Api(directory) as guarded:
         settings, rules = _set_up(directory, guarded)
-        await _must_succeed(launch.run(settings, rules, _agent(guarded, transcript), notes.append), notes)
+        await _must_succeed(launch.run_alone(settings, rules, _agent(guarded, transcript), notes.append), notes)
     return Demo(directory, direct.counts, guarded.counts, _steps(transcript_without), _steps(transcript))
 
 

@@ -14,6 +14,10 @@ class LedgerError(Exception):
     """The ledger cannot be used, or could not be written. The text is one line for the operator."""
 
 
+HELD_BACK = "held back: "
+"""How the error of a call begins that was let out and then held back by ourselves."""
+
+
 class BootEntry(msgspec.Struct, frozen=True):
     """A proxy began to own this ledger. `boot` is its id; `versions`: ours, mitmproxy's, the validator's, tzdata's,
     and that of the prices, if there are any.

@@ -5,15 +5,20 @@ from __future__ import annotations
 import msgspec
 
 from proxy.ledger.entries import CommandEntry, DecisionEntry, Entry, OutcomeEntry
+from proxy.runs import JOIN, LEAVE, JoinedRun
 from rules import decide
 from rules.state import State
+
+LATE_NS = 24 * 60 * 60 * 1_000_000_000
+"""A call of a run that has left is decided no later than so long after its end."""
 
 
 class Memory(msgspec.Struct):
     """The fold over the entries up to `seq`. Equal for equal entries, however it came about.
 
     `last_ns`: the latest time in them since the clock was set back. `unsettled`: the calls that were let out and have
-    no outcome, with when that was (ns). `runs`: the run of each agent, with when it was active last (ns).
+    no outcome, with when that was (ns). `runs`: the run of each agent, with when it was active last (ns). `joined`: the
+    runs that have joined and not left, by the hash of their token. `left`: those that have left lately, with when (ns).
     """
 
     seq: int = 0
@@ -21,13 +26,16 @@ class Memory(msgspec.Struct):
     state: State = msgspec.field(default_factory=State)
     unsettled: dict[str, int] = {}
     runs: dict[str, tuple[str, int]] = {}
+    joined: dict[str, JoinedRun] = {}
+    left: dict[str, int] = {}
 
     def fold(self, seq: int, entry: Entry) -> None:
         """Fold `entry`, which has the number `seq`: the one after the last."""
         self.seq = seq
         self.last_ns = max(self.last_ns, entry.at_ns)
         if isinstance(entry, DecisionEntry):
-            self.runs[entry.agent] = (entry.run, entry.at_ns)
+            if not self._is_of_joined(entry.run):  # nobody else goes on with that one
+                self.runs[entry.agent] = (entry.run, entry.at_ns)
             decide.apply(self.state, entry.changes)
             if entry.action == "allow":
                 self.unsettled[entry.id] = entry.at_ns
@@ -38,3 +46,13 @@ class Memory(msgspec.Struct):
             decide.apply(self.state, entry.changes)
             if entry.set_back is not None:
                 self.last_ns = entry.at_ns
+            if entry.name == JOIN:
+                joined = JoinedRun.told(entry.data, entry.at_ns)
+                self.joined[joined.hash] = joined
+            elif entry.name == LEAVE:
+                self.joined.pop(str(entry.data["hash"]), None)
+                self.left = {run: at_ns for run, at_ns in self.left.items() if entry.at_ns - at_ns < LATE_NS}
+                self.left[str(entry.data["run"])] = entry.at_ns
+
+    def _is_of_joined(self, run: str) -> bool:
+        return run in self.left or any(joined.run == run for joined in self.joined.values())

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.ledger import schema
 from proxy.ledger.asked import Question, questions
-from proxy.ledger.entries import CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
+from proxy.ledger.entries import HELD_BACK, CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
 from proxy.ledger.rows import entry_of
 from rules.decide import apply
 from rules.decision import Change, Violation
@@ -343,6 +343,14 @@ class LedgerReader:
             for row in rows
         )
 
+    def unanswered(self, filters: Filters = ALL) -> int:
+        """How many of the calls that fit were sent and got no answer. Reads every call between `since` and `until`."""
+        with self._connect() as connection:
+            source, where, _, values = _selection(filters, _bounds(connection, filters), False)
+            found = connection.execute(text(f"SELECT count(*) FROM {source} WHERE {where} AND {UNANSWERED}"), values)
+            count: int = found.scalar_one()
+        return count
+
     def runs(self, *, limit: int = 20) -> tuple[RunRow, ...]:
         """The `limit` runs that were active last, newest first. Reads the index only, for each of their calls."""
         with self._connect() as connection:
@@ -418,6 +426,11 @@ LAST_UNTIL = "SELECT seq FROM entries WHERE at_ns <= :at ORDER BY at_ns DESC, se
 
 FIRST_RUN = "SELECT min(run) FROM entries WHERE run >= :low AND run <= :high"
 NEXT_RUN = "SELECT min(run) FROM entries WHERE run > :low AND run <= :high"
+
+UNANSWERED = f"""
+    d.decision = 'allow' AND o.outcome IS NOT NULL AND o.status IS NULL
+    AND coalesce(o.rest ->> '$.error', '') NOT LIKE '{HELD_BACK}%'
+"""
 
 RUNS = f"""
     WITH RECURSIVE each_run(run) AS (

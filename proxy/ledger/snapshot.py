@@ -32,10 +32,11 @@ from proxy.ledger.query import open_reader
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from proxy.ledger.verify import Finding, Verdict
+from proxy.runs import JoinedRun
 from rules import kept
 from rules.load import VERSION
 
-FORMAT = b"borderpost snapshot 1"
+FORMAT = b"borderpost snapshot 2"
 
 EVERY = 20_000
 """A new snapshot is made when so many entries came after the last one, or more if that one is large."""
@@ -67,6 +68,8 @@ class _Head(msgspec.Struct, frozen=True):
     last_ns: int
     unsettled: dict[str, int]
     runs: dict[str, tuple[str, int]]
+    joined: dict[str, JoinedRun]
+    left: dict[str, int]
 
 
 class Snapshots:
@@ -140,6 +143,8 @@ class Snapshots:
             last_ns=memory.last_ns,
             unsettled=memory.unsettled,
             runs=memory.runs,
+            joined=memory.joined,
+            left=memory.left,
         )
         try:
             self._size_bytes = _write(self._path, _lines(head, memory), self._ledger.vault, pause)
@@ -178,7 +183,7 @@ def read(path: Path, vault: Vault, history: History) -> Memory:
         raise Unusable(f"its snapshot `{path}` was made by another version")
     if head.origin != history.origin() or head.hash != history.hash_of(head.seq).hex():
         raise Unusable(f"its snapshot `{path}` is of another ledger, or of what is no longer in this one")
-    return Memory(head.seq, head.last_ns, kept.read(lines), head.unsettled, head.runs)
+    return Memory(head.seq, head.last_ns, kept.read(lines), head.unsettled, head.runs, head.joined, head.left)
 
 
 def check(verdict: Verdict, vault: Vault | None, tell: Callable[[int, int], None]) -> Verdict:

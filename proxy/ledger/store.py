@@ -41,6 +41,7 @@ from proxy.ledger.redact import Redactor
 from proxy.ledger.room import Room
 from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, payload_digest, payload_of, row_of, rules_of
 from proxy.ledger.vault import Vault
+from proxy.owner import SERVE
 from rules.ruleset import Bounds
 from rules.state import SetBack
 
@@ -602,12 +603,21 @@ def _own(path: Path, owner: str) -> int:
         pid, _, command = os.pread(lock_fd, 1024, 0).decode("utf-8", "replace").strip().partition(" ")
         os.close(lock_fd)
         raise LedgerError(
-            f"the ledger `{path}` is in use by process {pid or '?'} (`{command or '?'}`): "
-            "stop that one first, give another ledger with `--ledger`, or let the agents share one `borderpost serve`"
+            f"the ledger `{path}` is in use by process {pid or '?'} (`{command or '?'}`): {_way_on(command)}, or give "
+            "another ledger with `--ledger`"
         ) from None
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, f"{os.getpid()} {owner[:512]}\n".encode("utf-8", "replace"), 0)
     return lock_fd
+
+
+def _way_on(command: str) -> str:
+    """What to do when `command` owns the ledger that is wanted."""
+    if command == "borderpost run":
+        return "start `borderpost serve` once, in another terminal or as a service, and every `borderpost run` joins it"
+    if command == SERVE:
+        return "its agents are pointed at it by `borderpost env`, and every `borderpost run` joins it; stop it first"
+    return "try again when that is done"
 
 
 def _writer_engine(path: Path) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from proxy.report.moments import show_size
 from proxy.report.terminal import Style, paint
@@ -37,6 +38,19 @@ def plain(found: RuleFiles | RulesBroken) -> dict[str, object]:
         "digest": ruleset.digest,
         "ledger": {"max_bytes": ruleset.ledger.max_bytes, "keep_ns": ruleset.ledger.keep_ns},
     }
+
+
+def told(rules: RuleFiles, *, whole_paths: bool = False) -> str:
+    """The rules, in a few words: `12 rules, 40 tools from 3 files (monitor: nothing is stopped)`."""
+    ruleset = rules.loaded.ruleset
+    monitor = " (monitor: nothing is stopped)" if ruleset.mode == "monitor" else ""
+    if not rules.files:
+        return f"no rules{monitor}"
+    first = str(Path(rules.files[0]).absolute()) if whole_paths else rules.files[0]
+    files = first if len(rules.files) == 1 else counted(len(rules.files), "file")
+    if whole_paths and len(rules.files) > 1:
+        files += f" ({first}, ...)"
+    return f"{counted(len(ruleset.rules), 'rule')}, {counted(len(ruleset.tools), 'tool')} from {files}{monitor}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -39,6 +39,15 @@ class Budget(msgspec.Struct, frozen=True):
     resets_at: str
 
 
+class JoinedRow(msgspec.Struct, frozen=True):
+    """A `borderpost run` that has joined the running `serve`."""
+
+    run: str
+    agent: str
+    pid: int
+    since: str
+
+
 SHOWN = 5
 """So many budgets are shown to people; `--json` has more."""
 
@@ -48,7 +57,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     `pid`, `command` and `listen` are of the running proxy, if there is one. `clock_behind_s`: how far the clock of this
     computer is behind the last entry. `questions`: so many calls wait for a person.
-    `budgets`: those of a running proxy of which anything is used, the fullest first.
+    `budgets`: those of a running proxy of which anything is used, the fullest first. `runs`: those that have joined it.
     """
 
     running: bool
@@ -62,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True):
     clock_behind_s: int
     questions: int
     budgets: tuple[Budget, ...] = ()
+    runs: tuple[JoinedRow, ...] = ()
 
 
 def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
@@ -74,6 +84,7 @@ def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
         with LedgerReader.open(ledger) as reader:
             status = reader.status()
             asked = sum(question.state == "asked" for question in reader.questions(wall_ns))
+    budgets, runs = _told(ledger) if owner is not None and ledger.exists() else ((), ())
     return Facts(
         running=owner is not None,
         pid=owner.pid if owner else None,
@@ -85,15 +96,18 @@ def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
         agents=len(Agents(confdir).list()),
         clock_behind_s=max(status.last_ns - wall_ns, 0) // SECOND_NS if status else 0,
         questions=asked,
-        budgets=_budgets(ledger) if owner is not None and ledger.exists() else (),
+        budgets=budgets,
+        runs=runs,
     )
 
 
-def _budgets(ledger: Path) -> tuple[Budget, ...]:
-    from proxy.desk import used_budgets
+def _told(ledger: Path) -> tuple[tuple[Budget, ...], tuple[JoinedRow, ...]]:
+    """What the proxy tells that owns `ledger`: budgets, and runs that have joined."""
+    from proxy.desk import told
     from proxy.ledger.query import iso
 
-    return tuple(
+    found = told(ledger)
+    budgets = tuple(
         Budget(
             each.rule,
             each.who,
@@ -105,8 +119,9 @@ def _budgets(ledger: Path) -> tuple[Budget, ...]:
             int(each.used * 100 / each.limit),
             iso(each.resets_ns) if each.resets_ns else "",
         )
-        for each in used_budgets(ledger)
+        for each in found.budgets
     )
+    return budgets, tuple(JoinedRow(each.run, each.agent, each.pid, iso(each.at_ns)) for each in found.runs)
 
 
 def _shown(budget: Budget) -> tuple[str, Style]:
@@ -179,6 +194,9 @@ def show(facts: Facts, colour: bool) -> Sequence[str]:
         lines.append(("", "if it is right: borderpost clock --accept --note TEXT", "dim"))
     if facts.questions:
         lines.append(("waiting", f"{counted(facts.questions, 'call')} for your answer: borderpost approvals", "blue"))
+    for number, joined in enumerate(facts.runs):
+        text = f"{joined.run} of agent {joined.agent}, process {joined.pid}, since {joined.since}"
+        lines.append(("" if number else "joined", text, ""))
     for number, budget in enumerate(facts.budgets[:SHOWN]):
         text, style = _shown(budget)
         lines.append(("" if number else "budgets", text, style))

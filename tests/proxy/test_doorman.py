@@ -9,12 +9,14 @@ import httpx
 import pytest
 
 from proxy.agents import Agents
-from proxy.doorman import Doorman
+from proxy.doorman import Client, Doorman
+from proxy.runs import Runs
 from proxy.settings import Settings
 from proxy.wire.error import WireError
 
 RULES = "version: 1\nrules:\n  - {id: look, match: 'GET {origin}/**', allow: true, agent: support}\n"
 NOW_NS = 1_000_000_000
+RUNS = Runs("", lambda now_ns: "r_new")
 
 
 def settings(tmp_path: Path, **changes: object) -> Settings:
@@ -33,13 +35,13 @@ def basic(user: str, password: str) -> str:
 
 
 def test_a_client_on_this_machine_without_a_token_is_the_default_agent(tmp_path: Path) -> None:
-    assert Doorman(settings(tmp_path), Agents(tmp_path)).identify(None, NOW_NS) == "default"
+    assert Doorman(settings(tmp_path), Agents(tmp_path), RUNS).identify(None, NOW_NS) == Client("default")
 
 
 def test_an_agent_is_known_by_its_token(tmp_path: Path) -> None:
     agents = Agents(tmp_path)
     token = agents.add("support", NOW_NS)
-    assert Doorman(settings(tmp_path), agents).identify(basic("support", token), NOW_NS) == "support"
+    assert Doorman(settings(tmp_path), agents, RUNS).identify(basic("support", token), NOW_NS) == Client("support")
 
 
 @pytest.mark.parametrize(
@@ -57,29 +59,29 @@ def test_anything_else_is_refused(tmp_path: Path, header: str, says: str) -> Non
     agents = Agents(tmp_path)
     agents.add("support", NOW_NS)
     with pytest.raises(WireError, match=says) as refused:
-        Doorman(settings(tmp_path), agents).identify(header, NOW_NS)
+        Doorman(settings(tmp_path), agents, RUNS).identify(header, NOW_NS)
     assert refused.value.code == "proxy-auth-required"
 
 
 def test_an_expired_token_is_refused_from_its_last_moment_on(tmp_path: Path) -> None:
     agents = Agents(tmp_path)
     token = agents.add("support", NOW_NS, expires_ns=NOW_NS + 10)
-    doorman = Doorman(settings(tmp_path), agents)
-    assert doorman.identify(basic("support", token), NOW_NS + 9) == "support"
+    doorman = Doorman(settings(tmp_path), agents, RUNS)
+    assert doorman.identify(basic("support", token), NOW_NS + 9) == Client("support")
     with pytest.raises(WireError, match="expired"):
         doorman.identify(basic("support", token), NOW_NS + 10)
 
 
 def test_beyond_loopback_nobody_comes_in_without_a_token(tmp_path: Path) -> None:
     with pytest.raises(WireError, match="wants a token"):
-        Doorman(settings(tmp_path, listen_host="0.0.0.0"), Agents(tmp_path)).identify(None, NOW_NS)
+        Doorman(settings(tmp_path, listen_host="0.0.0.0"), Agents(tmp_path), RUNS).identify(None, NOW_NS)
 
 
 def test_the_child_of_run_is_known_by_its_own_token_only(tmp_path: Path) -> None:
     agents = Agents(tmp_path)
     other = agents.add("support", NOW_NS)
-    doorman = Doorman(settings(tmp_path, command="run", token="bp_own", run="r_1"), agents)
-    assert doorman.identify(basic("default", "bp_own"), NOW_NS) == "default"
+    doorman = Doorman(settings(tmp_path, command="run", token="bp_own", run="r_1"), agents, RUNS)
+    assert doorman.identify(basic("default", "bp_own"), NOW_NS) == Client("default")
     for header in (None, basic("support", other), basic("support", "bp_own"), basic("default", "bp_othe")):
         with pytest.raises(WireError):
             doorman.identify(header, NOW_NS)

@@ -66,7 +66,7 @@ async def test_a_proxy_leaves_a_snapshot_and_the_next_one_remembers_the_same_wit
             await client.get("/a")
     await here.proxy.stop()
     snapshot = here.ledger.with_name("ledger.db.snapshot")
-    assert snapshot.read_bytes().startswith(b"borderpost snapshot 1\n")
+    assert snapshot.read_bytes().startswith(b"borderpost snapshot 2\n")
     if change is None:
         snapshot.unlink()
     elif change:
@@ -79,7 +79,7 @@ async def test_a_proxy_leaves_a_snapshot_and_the_next_one_remembers_the_same_wit
     finally:
         await second.stop()
     assert len(here.upstream.hits) == 3
-    assert snapshot.read_bytes().startswith(b"borderpost snapshot 1\n")
+    assert snapshot.read_bytes().startswith(b"borderpost snapshot 2\n")
 
 
 async def test_a_call_that_was_out_when_the_proxy_died_is_unknown_after_a_restart(world: Any) -> None:

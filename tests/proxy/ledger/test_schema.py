@@ -16,6 +16,7 @@ from proxy.ledger.entries import LedgerError
 from proxy.ledger.rows import COLUMNS, chain
 from proxy.ledger.schema import APPLICATION_ID, SCHEMA_VERSION
 from proxy.ledger.store import Ledger
+from proxy.runs import JOIN, LEAVE
 from tests.proxy.ledger.samples import VAULT, boot, decision, open_ledger, outcome, refusal, ruleset
 
 
@@ -219,7 +220,8 @@ def test_a_view_by_run_reads_that_run_only(path: Path) -> None:
     assert [step[3] for step in plan if " d" in step[3]] == ["SEARCH d USING INDEX entries_run (run=?)"]
 
 
-PAGE = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
+HOUSE = Path(__file__).parents[3]
+PAGE = (HOUSE / "docs" / "ledger.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +235,16 @@ def test_every_column_is_documented(path: Path, title: str, name: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         columns = [column[1] for column in connection.execute(f"PRAGMA table_info({name})")]
     assert sorted(documented) == sorted(columns)
+
+
+def test_every_command_on_record_is_documented() -> None:
+    section = re.split(r"^##", PAGE.partition("### Commands on record")[2], flags=re.MULTILINE)[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = [name for row in rows[1:] for name in re.findall(r"`(\w+)`", row)]
+    sources = "".join(file.read_text() for file in (HOUSE / "proxy").rglob("*.py"))
+    written = re.findall(r"\bCommandEntry\(\s*[\w.()]+,\s*([\w\"]+),", sources)
+    constants = {"JOIN": JOIN, "LEAVE": LEAVE}
+    assert sorted({constants.get(name, name.strip('"')) for name in written}) == sorted(documented)
 
 
 def test_the_documented_check_of_the_chain_finds_a_change(path: Path, tmp_path: Path) -> None:
