@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import re
 import secrets
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -138,6 +139,7 @@ def reached_at(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  asked, not bound
 
 
+@lru_cache
 def is_loopback(host: str) -> bool:
     """Whether only this machine can connect to a listener on `host`."""
     if host == "localhost":

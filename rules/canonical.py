@@ -10,7 +10,7 @@ RFC 8785 is not used: it reads numbers as doubles, so 2^53 and 2^53 + 1 would be
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from json import JSONEncoder
 from json.encoder import encode_basestring_ascii
@@ -135,8 +135,10 @@ def _canonical_slowly(value: Json) -> bytes:
     return "".join(out).encode("ascii")
 
 
-def canonical_pairs(pairs: Iterable[tuple[str, str]]) -> bytes:
+def canonical_pairs(pairs: Sequence[tuple[str, str]]) -> bytes:
     """Pairs of a query or form: sorted by name, equal names in the order sent."""
+    if not pairs:
+        return b""
     return frame(*[text_bytes(text) for pair in sorted(pairs, key=itemgetter(0)) for text in pair])
 
 

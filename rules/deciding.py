@@ -26,7 +26,7 @@ import msgspec
 
 from rules.applies import Ambiguous, Naming, Reading, Target, writes
 from rules.call import Call
-from rules.decision import Action, Decision, Violation, Waiting
+from rules.decision import Action, Change, Decision, Violation, Waiting
 from rules.fields import ConditionError
 from rules.guard import Guard, Implicit, Pass, Provided, Refuse, Replay, Verdict, Wait
 from rules.guards import IMPLICIT, WATCHING
@@ -248,21 +248,27 @@ class Deciding:
         if errors:
             return self._refusal("deny", errors, errors[0].detail)
         said: list[list[Verdict]] = []
+        changes: list[Change] = []
         terms: list[Provided] = []
         send_at_ns = 0
         for stage in stages:
             verdicts = [turn.guard.check(views[turn.nth], self.state, self.now_ns) for turn in stage]
+            known = len(changes)
             for verdict in verdicts:
                 if type(verdict) is not Pass:
                     break
+                changes += verdict.changes
             else:  # nobody minds, and that is all: the usual case
                 said.append(verdicts)
                 continue
+            del changes[known:]
             verdicts, at_ns = self._agreed(stage, views, verdicts)
             said.append(verdicts)
             send_at_ns = max(send_at_ns, at_ns)
             stopping: list[Asked] = []
             for turn, verdict in zip(stage, verdicts, strict=True):
+                if isinstance(verdict, Pass):
+                    changes += verdict.changes
                 if turn.monitored:
                     self.would += _watched_verdict(turn.rule, verdict, self.now_ns)
                 elif isinstance(verdict, Provided):
@@ -289,9 +295,7 @@ class Deciding:
             exact_host=self._exact_host(),
             send=tuple(send.values()),
             facts=self.reading.facts,
-            changes=tuple(
-                [change for verdicts in said for each in verdicts if isinstance(each, Pass) for change in each.changes]
-            ),
+            changes=tuple(changes),
             notices=tuple([term.notice for term in terms if term.notice]),
         )
 

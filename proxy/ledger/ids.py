@@ -5,6 +5,8 @@ from __future__ import annotations
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base 32, lower case: no i, l, o or u, which are misread."""
 
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+
 RANDOM_BYTES = 10
 TIME_BITS = 48
 DIGITS = 26
@@ -18,5 +20,5 @@ def new_id(now_ns: int, random_bytes: bytes, prefix: str = "c") -> str:
     if len(random_bytes) != RANDOM_BYTES:
         raise ValueError(f"an id takes {RANDOM_BYTES} random bytes, not {len(random_bytes)}")
     number = (now_ns // 1_000_000 & (1 << TIME_BITS) - 1) << 80 | int.from_bytes(random_bytes)
-    digits = [ALPHABET[number >> shift & 31] for shift in range(5 * (DIGITS - 1), -1, -5)]
-    return f"{prefix}_{''.join(digits)}"
+    pairs = [_PAIRS[number >> shift & 1023] for shift in range(5 * (DIGITS - 2), -1, -10)]
+    return f"{prefix}_{''.join(pairs)}"

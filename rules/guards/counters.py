@@ -105,6 +105,8 @@ class Slices(msgspec.Struct, tag=True):
     slices: dict[int, int] = {}
 
     def place(self, rate: Rate, at_ns: int) -> int:
+        if sum(self.slices.values()) < rate.quota:  # all of them, whenever that was, leave room: the usual case
+            return at_ns
         width_ns = _width_ns(rate)
         number = at_ns // width_ns
         while self._most(number) >= rate.quota:
@@ -132,8 +134,9 @@ class Slices(msgspec.Struct, tag=True):
 
     def forget(self, rate: Rate, now_ns: int) -> None:
         oldest = now_ns // _width_ns(rate) - SLICES
-        for number in [number for number in self.slices if number < oldest]:
-            del self.slices[number]
+        if self.slices and min(self.slices) < oldest:
+            for number in [number for number in self.slices if number < oldest]:
+                del self.slices[number]
 
     def due_ns(self, rate: Rate) -> int:
         return (max(self.slices) + SLICES + 1) * _width_ns(rate) if self.slices else 0
