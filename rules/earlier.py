@@ -9,7 +9,7 @@ Two values are the same when they are spelled the same: text as it is, a JSON nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -28,8 +28,9 @@ from rules.yamltree import Node
 class Earlier(msgspec.Struct, frozen=True, dict=True):
     """So many calls of one of `tools`, completed not longer than `within_ns` ago (0: at any time in this run).
 
-    `after`: the names and globs as the file says them; `tools`: what they mean. `same`: (field of the call that is
-    asked about, field of the earlier one) pairs with equal values. `answer`: what the earlier one was answered.
+    `after`: the names and globs as the file says them; `tools`: what they mean, and `made` how a call of each is made,
+    for those who know URLs only. `same`: (field of the call that is asked about, field of the earlier one) pairs with
+    equal values. `answer`: what the earlier one was answered.
     """
 
     after: tuple[str, ...]
@@ -38,6 +39,7 @@ class Earlier(msgspec.Struct, frozen=True, dict=True):
     count: int = 1
     answer: Condition | None = None
     tools: frozenset[str] = frozenset()
+    made: tuple[tuple[str, str], ...] = ()
 
     @property
     def reads_body(self) -> bool:
@@ -81,8 +83,8 @@ class AsksEarlier(Guard, Protocol):
 
     earlier: tuple[Earlier, ...]
 
-    def knowing(self, tools: Sequence[frozenset[str]]) -> Guard:
-        """The same guard, where `tools` are those that the names under each `after` mean."""
+    def knowing(self, tools: Sequence[Mapping[str, str]]) -> Guard:
+        """The same guard, where `tools` are those that the names under each `after` mean, and how a call is made."""
 
 
 def parts(node: Node) -> tuple[Node, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -188,11 +188,11 @@ def _never_set(name: str, place: Node, names: set[str], report: Report, whose: s
 
 def _asking(guard: AsksEarlier, found: dict[str, Node], known: KnownTools, report: Report) -> Guard:
     """`guard`, which asks about earlier calls, with the tools that it names. What it compares has to be captured."""
-    meant: list[frozenset[str]] = []
+    meant: list[Mapping[str, str]] = []
     for node in parts(found[guard.verb]):
         after = node.get("after") if node.kind == "map" else node
         tools = _tools(after, "after", known, report) if after is not None else frozenset[str]()
-        meant.append(tools)
+        meant.append({name: tool.shown if (tool := known.tools[name]) else "" for name in tools})
         if any(known.tools[name] is None for name in tools):
             continue  # what a broken definition captures is not known
         captured = _names(Selector(tools), known)

@@ -46,6 +46,12 @@ class Match(msgspec.Struct, frozen=True):
         return self.where is not None or self.says is not None
 
     @property
+    def shown(self) -> str:
+        """How a call that matches is made, as a rule file says it."""
+        says = f" ({self.says.text})" if self.says is not None else ""
+        return f"{self.pattern}{says}{f' where {self.where.describe()}' if self.where is not None else ''}"
+
+    @property
     def rank(self) -> tuple[object, ...]:
         """Of two whose patterns are equally specific, the one with the lesser value names a call."""
         return (self.says.rank if self.says is not None else PLAIN_RANK, self.where is None)
@@ -79,6 +85,11 @@ class Tool(msgspec.Struct, frozen=True):
     polling: bool = False
     params: Contract | None = None
     source: str = ""
+
+    @property
+    def shown(self) -> str:
+        """How a call of it is made, as its file says it; of many ways the first two."""
+        return " or ".join([match.shown for match in self.matches[:2]] + ["..."] * (len(self.matches) > 2))
 
     @property
     def keyed_in_body(self) -> bool:

@@ -10,7 +10,8 @@ what is not remembered any more has to be done again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -31,6 +32,9 @@ from rules.yamltree import Node
 KEYS = ("after", "same", "within", "count", "answer")
 SHOWN = 3
 """Of the tools that would do, so many are named in a refusal."""
+
+SHOWN_LENGTH = 200
+"""A longer way to make a call is cut in a refusal."""
 
 SHOWN_SIGNS = 100
 """Longer values are cut in a refusal."""
@@ -88,10 +92,13 @@ class Require(msgspec.Struct, frozen=True):
             node.fail("empty", "`require` asks for nothing", "name the tool that has to be called first")
         return cls(rule_id, tuple(map(_earlier, parts(node))))
 
-    def knowing(self, tools: Sequence[frozenset[str]]) -> Require:
+    def knowing(self, tools: Sequence[Mapping[str, str]]) -> Require:
         """The same, with what the names under each `after` mean."""
-        known = zip(self.earlier, tools, strict=True)
-        return Require(self.rule, tuple(msgspec.structs.replace(one, tools=names) for one, names in known))
+        known = [
+            msgspec.structs.replace(one, tools=frozenset(made), made=tuple(sorted(made.items())))
+            for one, made in zip(self.earlier, tools, strict=True)
+        ]
+        return Require(self.rule, tuple(known))
 
     def needs_body(self, call: Call, writes: bool) -> bool:
         return any(here.needs_body for earlier in self.earlier for here, _ in earlier.same)
@@ -203,9 +210,24 @@ def _step(earlier: Earlier, values: list[str], count: int) -> str:
 
 
 def _call(earlier: Earlier, values: list[str]) -> str:
-    """What has to be called, and the values that have to be equal."""
-    pairs = [f"{there} {_shown(value)}" for (_, there), value in zip(earlier.same, values, strict=True)]
-    return f"{_tools(earlier)} with {' and '.join(pairs)}" if pairs else _tools(earlier)
+    """What has to be called, by name and by URL, and the values that have to be equal."""
+    pairs = list(zip((there for _, there in earlier.same), values, strict=True))
+    made = [f"`{name}` ({_made(how, pairs)})" if how else f"`{name}`" for name, how in earlier.made]
+    what = " or ".join(made) if len(made) <= SHOWN else f"{_tools(earlier)}, such as {made[0]}"
+    equal = " and ".join(f"{there} {_shown(value)}" for there, value in pairs)
+    return f"{what} with {equal}" if equal else what
+
+
+def _made(how: str, pairs: Sequence[tuple[Field, str]]) -> str:
+    """How such a call is made, with the values in its path that are known."""
+    for there, value in pairs:
+        if there.place == "path" and _PLAIN.fullmatch(value):
+            how = how.replace(f"{{{there.steps[0]}}}", value)
+    return how if len(how) <= SHOWN_LENGTH else f"{how[: SHOWN_LENGTH - 3]}..."
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]{1,100}")
+"""What stands in a path as it is."""
 
 
 def _tools(earlier: Earlier) -> str:

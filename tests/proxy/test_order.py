@@ -54,7 +54,9 @@ async def test_a_refund_without_a_look_is_refused_and_told_what_to_do(world: Any
         refused = await refund(client, "ch_9")
         assert (refused.status_code, refused.json()["code"]) == (403, "prerequisite-missing")
         assert refused.json()["executed"] == "no"
-        assert refused.json()["next"][0] == 'First call `charge` with path.charge "ch_9".'
+        url = f"{here.origin}/charges/ch_9"
+        assert refused.json()["next"][0] == f'First call `charge` (GET {url}) with path.charge "ch_9".'
+        assert f"a completed call of `charge` (GET {url})" in refused.json()["detail"]
         assert refused.headers["x-should-retry"] == "false"
         assert sent(here) == []
         await client.get("/charges/ch_9")

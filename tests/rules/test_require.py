@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -70,7 +71,10 @@ def test_a_refusal_says_what_to_do_first() -> None:
         ("refund",),
         "no",
     )
-    assert refused.next == ('First call `charge.read` with path.charge "ch_9".', "Then repeat this call.")
+    assert refused.next == (
+        'First call `charge.read` (GET https://api.example.com/charges/ch_9) with path.charge "ch_9".',
+        "Then repeat this call.",
+    )
     assert "ch_1" not in str(refused)
     assert refused.violations[0].field == "body.charge"
 
@@ -174,11 +178,58 @@ def test_a_refusal_lists_everything_that_is_missing() -> None:
     world.do(call("GET", "/items/x"))
     refused = world.ask(BUY)
     assert refused.detail == (
-        "This has to come after 3 completed calls of `read`, and there are 1. Nothing was executed."
+        "This has to come after 3 completed calls of `read` (GET https://api.example.com/items/{id}), and there are 1. "
+        "Nothing was executed."
     )
-    assert refused.next == ("First call `read` 2 times.", "Give `body.no` one plain value.", "Then repeat this call.")
+    assert refused.next == (
+        "First call `read` (GET https://api.example.com/items/{id}) 2 times.",
+        "Give `body.no` one plain value.",
+        "Then repeat this call.",
+    )
     fresh = one("{after: [read, peek, list, find]}").ask(BUY)
-    assert fresh.next[0] == "First call `read` or `peek` or `list` or `find`."
+    assert fresh.next[0] == (
+        "First call `read` or `peek` or `list` or `find`, such as `find` (POST https://api.example.com/find)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("match", "made"),
+    [
+        ("GET https://api.example.com/a/{id}/b/{no}", "GET https://api.example.com/a/x-1/b/{no}"),
+        (
+            "[GET https://api.example.com/a/{id}, GET https://b.example.com/{id}]",
+            "GET https://api.example.com/a/x-1 or GET https://b.example.com/x-1",
+        ),
+        (
+            "[GET https://a.example.com/{id}, GET https://b.example.com/{id}, GET https://c.example.com/{id}]",
+            "GET https://a.example.com/x-1 or GET https://b.example.com/x-1 or ...",
+        ),
+        (
+            "{request: 'POST https://{id}.example.com/mcp', mcp: look}",
+            "POST https://x-1.example.com/mcp (mcp: look)",
+        ),
+        (
+            "{request: 'POST https://api.example.com/{id}', where: {header.x-action: {eq: get}}}",
+            'POST https://api.example.com/x-1 where header.x-action eq "get"',
+        ),
+        (f"GET https://api.example.com/{'a' * 300}/{{id}}", f"GET https://api.example.com/{'a' * 169}..."),
+    ],
+)
+def test_a_refusal_says_how_the_call_is_made(match: str, made: str) -> None:
+    match = match if match[0] in "[{" else f'"{match}"'
+    match = re.sub(r"(GET [^,\]]+)", r"'\1'", match) if match[0] == "[" else match
+    world = World(f"""
+tools:
+  look: {{match: {match}}}
+  buy: POST https://api.example.com/buy
+rules:
+  - {{id: all, tool: look, allow: true}}
+  - {{id: buy, tool: buy, allow: true, require: {{after: look, same: {{body.id: path.id}}}}}}
+""")
+    refused = world.ask(call("POST", "/buy", '{"id": "x-1"}'))
+    assert refused.next[0] == f'First call `look` ({made}) with path.id "x-1".'
+    odd = world.ask(call("POST", "/buy", '{"id": "../x"}'))
+    assert "../x" not in odd.detail.partition(" with ")[0]
 
 
 def test_a_call_that_matches_two_of_the_tools_counts_once() -> None:
@@ -232,7 +283,10 @@ def test_the_answer_to_the_earlier_call_has_to_fit() -> None:
     world.do(call("GET", "/items/x"), said('{"paid": true}', 402))
     world.do(call("GET", "/items/x"), OK)  # whose body was not kept
     refused = world.ask(BUY)
-    assert refused.next[0] == 'First call `read` with path.id "x"; its answer has to be: body.paid eq true.'
+    assert refused.next[0] == (
+        'First call `read` (GET https://api.example.com/items/x) with path.id "x"; '
+        "its answer has to be: body.paid eq true."
+    )
     world.do(call("GET", "/items/x"), said('{"paid": true}'))
     assert world.do(BUY) == "allow"
 
