@@ -314,8 +314,18 @@ class Gate:
         """Say on the terminal that a call waits for a person, if it is the first to ask."""
         if decision.action == "hold" and decision.changes and not attempt.gone.is_set():
             call, option = attempt.call, self.ledger_option
-            what = readable(f"{call.agent or 'an agent'} asks for {call.method} {call.host}", 300)
+            where = f"{call.host}{self._shown(call.path, decision.facts)}"
+            what = readable(f"{call.agent or 'an agent'} asks for {call.method} {where}", 300)
             log.warning("a call waits for you: %s · borderpost approvals show %s%s", what, decision.ticket, option)
+
+    def _shown(self, path: str, facts: dict[str, Plain]) -> str:
+        """A path and what tells calls to it apart, with secrets as the ledger keeps them."""
+        redactor = self._ledger.redactor
+        named = ("query.", "operation.", "message")
+        told = redactor.facts({name: value for name, value in facts.items() if name.startswith(named)})
+        query = "&".join(f"{name[6:]}={value}" for name, value in told.items() if name.startswith("query."))
+        asked = ", ".join(str(value) for name, value in told.items() if not name.startswith("query."))
+        return f"{redactor.path(path)}{f'?{query}' if query else ''}{f' ({asked})' if asked else ''}"
 
     def _let_out_unrecorded(self, admission: Admission, error: LedgerError) -> None:
         """A rule says that this call, which only reads, may go out though it cannot be recorded: count it."""

@@ -24,7 +24,8 @@ class View(Protocol):
     """A call as a guard sees it: every read is recorded as a fact.
 
     `upstream_key`: where the tool that names the call takes the key of a repetition, None where it takes none.
-    `polling`: that tool is for asking again and again.
+    `polling`: that tool is for asking again and again. `credential`: the field of the secret that it names, or empty.
+    `telling`: the headers that may say what is asked for.
     `not_before_ns`: the call cannot be sent earlier than this, because another guard delays it.
     `retried`: the call has to go out under this key, because another guard lets it retry an earlier one.
     `retry_of`: the call whose effect this one has or had, since it goes out under the same key; empty for most.
@@ -41,6 +42,12 @@ class View(Protocol):
     retried: SentKey | None
     retry_of: str
     own: list[str]
+
+    @property
+    def credential(self) -> str: ...
+
+    @property
+    def telling(self) -> tuple[str, ...]: ...
 
     def read(self, field: Field) -> Value:
         """The value of `field`, or `rules.fields.ABSENT`."""

@@ -9,7 +9,7 @@ from hashlib import sha256
 from rules.applies import Bindings, Naming, Reading
 from rules.canonical import frame
 from rules.fields import Field, Value
-from rules.fingerprint import WHO, fingerprint, named_values
+from rules.fingerprint import OPERATIONS, WHO, fingerprint, named_values
 from rules.upstream_key import SentKey
 
 _IN_FORCE, _MONITORED = frame(b"enforce"), frame(b"monitor")
@@ -31,8 +31,8 @@ class CallView:
     """A call as one guard of one rule sees it (`rules.guard.View`)."""
 
     __slots__ = (
-        "_bindings", "_monitored", "_reading", "call", "call_id", "not_before_ns", "own", "polling", "retried",
-        "retry_of", "tool", "upstream_key", "writes",
+        "_bindings", "_monitored", "_naming", "_reading", "call", "call_id", "not_before_ns", "own", "polling",
+        "retried", "retry_of", "tool", "upstream_key", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +41,7 @@ class CallView:
         self._reading = reading
         self._bindings = bindings
         self._monitored = monitored
+        self._naming = naming
         self.call = reading.call
         self.call_id = call_id
         self.tool = naming.name
@@ -51,6 +52,14 @@ class CallView:
         self.retried: SentKey | None = None
         self.retry_of = ""
         self.own = own
+
+    @property
+    def credential(self) -> str:
+        return self._naming.tool.credential if self._naming.tool is not None else ""
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        return (*OPERATIONS, *self._reading.telling())
 
     def read(self, field: Field) -> Value:
         return self._reading.read(field, self._bindings)

@@ -102,8 +102,8 @@ def test_a_person_looks_and_allows(serve: Serve) -> None:
     (card,) = waiting()
     assert card | {"id": "", "call": "", "run": "", "until_ns": 0, "at": "", "url": ""} == {
         "id": "", "state": "asked", "at": "", "until_ns": 0, "title": "A refund", "rule": "large", "agent": "default",
-        "run": "", "tool": "", "method": "POST", "url": "", "query": {"force": "1"}, "body": card["body"], "call": "",
-        "by": "", "note": "", "own_user": False,
+        "run": "", "tool": "", "method": "POST", "url": "", "headers": {}, "query": {"force": "1"},
+        "body": card["body"], "call": "", "by": "", "note": "", "own_user": False,
     }  # fmt: skip
     assert card["body"]["api_key"].startswith("hash:")
     listed = approvals()

@@ -54,6 +54,9 @@ HARMLESS_PAIRS = frozenset(
 """Names with `token` in them that say where one is in a list, or how many tokens, or are idempotency keys."""
 
 MAX_TEXT = 256
+MAX_HELD_TEXT = 4096
+"""So much of a text is kept where a person has to see what they allow."""
+
 MAX_NODES = 200
 MAX_DEPTH = 12
 MIN_HIDDEN = 4
@@ -63,6 +66,7 @@ INT64 = 1 << 63
 
 HASHED = re.compile(r"hash:[0-9a-f]{32}")
 SHORTENED = re.compile(r"\.\.\. \([0-9]+ characters, hash:[0-9a-f]{32}\)$")
+TOO_LARGE = re.compile(r"too large to be recorded \([0-9]+ characters of JSON, hash:[0-9a-f]{32}\)")
 SHORTENED_BYTES = 80
 """More than `SHORTENED` ever takes."""
 
@@ -150,7 +154,7 @@ class Redactor:
 
     def _decision(self, entry: DecisionEntry) -> DecisionEntry:
         hidden: list[str] = []
-        facts = self._facts(entry.facts, hidden)
+        facts = self._facts(entry.facts, hidden, MAX_HELD_TEXT if entry.action == "hold" else MAX_TEXT)
         return msgspec.structs.replace(
             entry,
             method=escape(entry.method),
@@ -174,21 +178,21 @@ class Redactor:
             for violation in violations
         )
 
-    def _facts(self, facts: dict[str, Plain], hidden: list[str]) -> dict[str, Plain]:
-        """As `facts`; adds to `hidden` the texts that were hashed for their name."""
+    def _facts(self, facts: dict[str, Plain], hidden: list[str], limit: int = MAX_TEXT) -> dict[str, Plain]:
+        """As `facts`; adds to `hidden` the texts that were hashed for their name. Texts over `limit` are shortened."""
         redacted: dict[str, Plain] = {}
         for field, value in facts.items():
             name, secret = _field(field)
             if isinstance(value, list | dict) and _weight(value, MAX_NODES, MAX_DEPTH) < 0:
                 redacted[name] = self._digest(value)
             else:
-                redacted[name] = self._value(value, secret, hidden)
+                redacted[name] = self._value(value, secret, hidden, limit)
         return redacted
 
-    def _value(self, value: Any, secret: bool, hidden: list[str]) -> Plain:
+    def _value(self, value: Any, secret: bool, hidden: list[str], limit: int) -> Plain:
         if isinstance(value, str):
             if not secret:
-                return self.text(value, limit=MAX_TEXT)
+                return self.text(value, limit=limit)
             if len(value) >= MIN_HIDDEN and HASHED.fullmatch(value) is None:
                 hidden.append(value)
             return self._hash(value)
@@ -202,10 +206,10 @@ class Redactor:
             return value
         if isinstance(value, dict):
             return {
-                self._shorten(name, MAX_TEXT): self._value(item, secret or _is_secret_name(name), hidden)
+                self._shorten(name, MAX_TEXT): self._value(item, secret or _is_secret_name(name), hidden, limit)
                 for name, item in value.items()
             }
-        return [self._value(item, secret, hidden) for item in value]
+        return [self._value(item, secret, hidden, limit) for item in value]
 
     def _without_secrets(self, text: str) -> str:
         """`text` with what looks like a secret hashed."""
@@ -242,6 +246,15 @@ def _has_hint(text: str) -> bool:
         if hint in text:
             return True
     return False
+
+
+def shortened(value: Plain) -> bool:
+    """Whether something in `value`, as it was written, is not all that it was."""
+    if isinstance(value, str):
+        return SHORTENED.search(value) is not None or TOO_LARGE.fullmatch(value) is not None
+    if isinstance(value, dict):
+        return any(map(shortened, value.values())) or any(map(shortened, value))
+    return isinstance(value, list) and any(map(shortened, value))
 
 
 def escape(text: str) -> str:

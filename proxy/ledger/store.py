@@ -118,7 +118,7 @@ class Ledger:
         self.vault = vault
         self.room = Room()
         self._kept_ns = 0
-        self._redactor = Redactor(vault.hash_secret)
+        self.redactor = Redactor(vault.hash_secret)
         self._lock_fd = lock_fd
         self._engine = engine
         self._connection = engine.connect()
@@ -211,7 +211,7 @@ class Ledger:
         Raises `LedgerError` when nothing can be recorded any more.
         """
         self._make_room(entry.at_ns)
-        entry = self._redactor.entry(entry)
+        entry = self.redactor.entry(entry)
         seq = self._queue(entry, answer)
         self._unsealed_ns = self._unsealed_ns or entry.at_ns
         with contextlib.suppress(
@@ -391,7 +391,7 @@ class Ledger:
                     if schema.last_entry(self._connection)[:2] not in expected:
                         return False
                     self._take_up()
-                self._write([(self._seq + 1, self._redactor.entry(entry), None)], [])
+                self._write([(self._seq + 1, self.redactor.entry(entry), None)], [])
             except (SQLAlchemyError, LedgerError, OSError):
                 return False
             self._seq, self._durable_head = self._attempted

@@ -13,6 +13,7 @@ import msgspec
 from proxy.ledger.asked import Question
 from proxy.ledger.entries import LedgerError
 from proxy.ledger.query import CallDetail, LedgerReader
+from proxy.ledger.redact import MAX_HELD_TEXT, shortened
 from proxy.report.moments import show_span
 from proxy.report.terminal import Cell, Column, Style, clip, columns_of, hung, paint, table, visible
 
@@ -65,7 +66,8 @@ def plain(asked: Asked) -> dict[str, Any]:
         "tool": call.tool,
         "method": call.method,
         "url": _url(asked),
-        "query": _query(asked),
+        "headers": _named(asked, "operation."),
+        "query": _named(asked, "query."),
         "body": asked.detail.facts.get("body"),
         "call": call.id,
         "by": one.by,
@@ -123,11 +125,21 @@ def show_card(asked: Asked, now_ns: int, room: int, colour: bool) -> list[str]:
             lines += [paint(line, style, colour) for line in (first, *more)]
     if asked.detail.pruned:
         lines += ["", "what it would send was given up by `log prune`"]
-    for name, value in _query(asked).items():
-        lines += hung("  query ", f"{name} = {_text(value)}", room)
+    for word, place in (("header", "operation."), ("query", "query.")):
+        for name, value in _named(asked, place).items():
+            lines += hung(f"  {word} ", f"{name} = {_text(value)}", room)
     if "body" in asked.detail.facts:
         lines += ["", paint("body", "dim", colour), *_body(asked.detail.facts["body"], room)]
+    if any(shortened(value) for name, value in asked.detail.facts.items() if name.startswith(_SENT)):
+        lines += ["", *hung("", SHORT, room)]
     return lines
+
+
+_SENT = ("body", "query.", "operation.")
+SHORT = (
+    f"This is not all of it: of a longer text the first {MAX_HELD_TEXT} characters are on record, and of a very large "
+    "body none. To see the rest, ask whoever runs the agent, before you allow it."
+)
 
 
 def _body(body: object, room: int) -> list[str]:
@@ -147,9 +159,9 @@ def _body(body: object, room: int) -> list[str]:
     return lines
 
 
-def _query(asked: Asked) -> dict[str, Any]:
-    facts = asked.detail.facts
-    return {name.removeprefix("query."): value for name, value in facts.items() if name.startswith("query.")}
+def _named(asked: Asked, place: str) -> dict[str, Any]:
+    """What the call has in a place, by name."""
+    return {name[len(place) :]: value for name, value in asked.detail.facts.items() if name.startswith(place)}
 
 
 def _short(asked: Asked) -> str:

@@ -205,10 +205,15 @@ def _ticket(call_id: str, rule: str, cards: Cards) -> str:
 
 
 def _show(view: View) -> None:
-    """Read query and body as a whole, so that they are on record."""
+    """Put on record what tells the call apart: query and body as a whole, and the headers that name its operation."""
     call = view.call
     for name in dict.fromkeys(name for name, _ in call.query):
-        view.read(Field(f"query.{name}", "query", (name,)))
+        if f"query.{name}" != view.credential:
+            view.read(Field(f"query.{name}", "query", (name,)))
+    for name in view.telling:
+        sent = [value for header, value in call.headers if header == name]
+        if sent:
+            view.note(f"operation.{name}", ", ".join(sent))
     if call.body.kind == "text":
         view.note("body", call.body.text)
     elif call.body.kind == "binary":

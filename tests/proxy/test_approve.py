@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -19,6 +20,7 @@ from proxy.ledger.asked import Question
 from proxy.ledger.commands import CommandError, Data
 from proxy.ledger.query import LedgerReader
 from proxy.osuser import os_user
+from proxy.report.approvals import plain, show_card, waiting
 from proxy.rulefiles import read
 from proxy.server import Proxy
 from rules.decision import Plain
@@ -274,6 +276,54 @@ async def test_the_terminal_tells_of_a_question_once(world: Any, caplog: pytest.
     (ticket,) = tickets
     (said,) = [record.getMessage() for record in caplog.records if "waits for you" in record.getMessage()]
     assert f"borderpost approvals show {ticket} --ledger {here.ledger}" in said
+
+
+async def test_the_terminal_says_what_is_asked_for_without_secrets(
+    world: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    tool = 'tools: {order: {match: "POST {origin}/orders", credential: query.k}}'
+    here = await world(TICKETS.replace("rules:", f"{tool}\nrules:"))
+    secret = "sk_live_0123456789abcdef"
+    url = f"/orders?for=c1&api_key=swordfish&k=tuna&note={secret}"
+    asked_for = {"x-amz-target": "Orders.Cancel"}
+    with caplog.at_level(logging.WARNING, "borderpost"):
+        async with here.client(timeout=30) as client:
+            await client.post(url, json=REFUND, headers=asked_for)
+            await client.post(f"/services/T0/B0/{'x' * 20}", json=REFUND)
+    first, second = [record.getMessage() for record in caplog.records if "waits for you" in record.getMessage()]
+    assert re.search(
+        r"default asks for POST localhost/orders\?for=c1&api_key=hash:\w{32}&note=hash:\w{32} \(Orders\.Cancel\) · ",
+        first,
+    )
+    assert "asks for POST localhost/services/hash:" in second
+    await here.proxy.stop()
+    written = b"".join(path.read_bytes() for path in here.ledger.parent.glob("ledger.db*"))
+    for hidden in ("swordfish", "tuna", secret, "x" * 20):
+        assert hidden not in first + second
+        assert hidden.encode() not in written
+
+
+async def test_a_person_sees_what_they_allow(world: Any) -> None:
+    """What names the operation, and long texts: whole as far as they are kept, and it is said where they are not."""
+    tool = "tools: {order: {match: {request: 'POST {origin}/orders', where: {header.x-action: {exists: true}}}}}"
+    here = await world(TICKETS.replace("rules:", f"{tool}\nrules:"))
+    mail = "dear customer, " * 100
+    async with here.client(timeout=30) as client:
+        for body in ({"mail": mail}, {"mail": mail * 3}, {"mail": ["x"] * 300}):
+            await client.post("/orders", json=body, headers={"x-action": "cancel", "soapaction": "urn:x"})
+    await asked(here, 3)
+    now_ns = Clock().now_ns()
+    with LedgerReader.open(here.ledger) as reader:
+        cards = waiting(reader, now_ns)
+    shown = ["\n".join(show_card(card, now_ns, 100, False)) for card in cards]
+    assert [each.count("  header soapaction = urn:x\n  header x-action = cancel\n") for each in shown] == [1, 1, 1]
+    assert plain(cards[0])["headers"] == {"soapaction": "urn:x", "x-action": "cancel"}
+    assert plain(cards[0])["body"] == {"mail": mail}
+    assert ["To see the rest, ask whoever runs the agent" in " ".join(each.split()) for each in shown] == [
+        False,
+        True,
+        True,
+    ]
 
 
 @asynccontextmanager

@@ -309,7 +309,9 @@ def test_in_monitor_mode_nobody_is_asked() -> None:
 
 def facts(asked: Any) -> dict[str, Any]:
     decision: Decision = world().ask(asked)
-    return {name: value for name, value in decision.facts.items() if name.split(".")[0] in ("body", "query")}
+    return {
+        name: value for name, value in decision.facts.items() if name.split(".")[0] in ("body", "query", "operation")
+    }
 
 
 SHOWN: list[tuple[Any, dict[str, Any]]] = [
@@ -321,12 +323,30 @@ SHOWN: list[tuple[Any, dict[str, Any]]] = [
         {"body": "unknown type, 3 bytes, SHA-256 01"},
     ),
     (call("DELETE", "/a", query=(("force", "1"), ("x", "2"))), {"query.force": "1", "query.x": "2"}),
+    (
+        call(headers=(("x-amz-target", "Orders.Cancel"), ("x-trace", "1"), ("x-action", "a"))),
+        {"operation.x-amz-target": "Orders.Cancel"},
+    ),
 ]
 
 
 @pytest.mark.parametrize(("asked", "shown"), SHOWN)
 def test_what_would_be_sent_is_on_record(asked: Any, shown: dict[str, Any]) -> None:
     assert facts(asked) == shown
+
+
+def test_headers_that_tell_tools_apart_are_on_record_and_the_secret_of_a_tool_is_not() -> None:
+    tool = "{match: {request: 'POST https://api.example.com/**', where: {header.x-action: {exists: true}}}"
+    made = World(f"{RULES % 'true'}tools: {{order: {tool}, credential: query.k}}}}")
+    asked = call(query=(("k", "tuna"), ("a", "1")), headers=(("x-action", "cancel"), ("soapaction", "urn:x")))
+    found = made.ask(asked).facts
+    assert {name: value for name, value in found.items() if name.split(".")[0] in ("query", "operation")} == {
+        "query.a": "1",
+        "operation.soapaction": "urn:x",
+        "operation.x-action": "cancel",
+    }
+    twice = made.ask(call(headers=(("x-action", "cancel"), ("x-action", "now"))))
+    assert twice.facts["operation.x-action"] == "cancel, now"
 
 
 def test_the_body_is_always_needed() -> None:

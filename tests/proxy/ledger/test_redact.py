@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ledger.entries import Entry
-from proxy.ledger.redact import SECRET, Redactor, escape
+from proxy.ledger.entries import DecisionEntry, Entry
+from proxy.ledger.redact import SECRET, Redactor, escape, shortened
 from rules.decision import Plain, Violation
 from tests.proxy.ledger.samples import VAULT, boot, decision, outcome, refusal, ruleset
 
@@ -250,3 +250,32 @@ def test_redacting_is_total_and_can_be_repeated(facts: dict[str, Plain]) -> None
     assert len(msgspec.json.encode(once)) < 100_000
     assert redactor.facts(once) == once
     assert not any(secret in str(once) for secret in SECRETS.values())
+
+
+def test_more_is_kept_of_what_a_person_has_to_see() -> None:
+    facts: dict[str, Plain] = {"body": {"text": "x" * 4096, "password": "tuna", "key": "y" * 5_000}}
+    held = redactor.entry(decision(action="hold", facts=facts))
+    assert isinstance(held, DecisionEntry)
+    body = held.facts["body"]
+    assert isinstance(body, dict)
+    assert body["text"] == "x" * 4096
+    assert str(body["password"]).startswith("hash:")
+    assert redactor.entry(held) == held
+    usual = redactor.entry(decision(action="deny", facts=facts))
+    assert isinstance(usual, DecisionEntry)
+    assert shortened(usual.facts["body"])
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        ("x" * 5_000, True),
+        ({"a": [1, "x" * 5_000]}, True),
+        ({"x" * 5_000: 1}, True),
+        (list(range(1_000)), True),
+        ({"a": [1, "x", None]}, False),
+        ("... (5 characters, hash:x)", False),
+    ],
+)
+def test_what_was_shortened_can_be_told(value: Plain, short: bool) -> None:
+    assert shortened(redactor.facts({"body": value})["body"]) is short
