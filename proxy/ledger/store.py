@@ -1,9 +1,10 @@
-"""The ledger's writer: appends entries in order, many to one transaction, and says when they are on the disk.
+"""The ledger, owned: takes entries in order, has many of them written at a time, and says when they are on the disk.
 
-One process owns a ledger (a locked file beside it says which); in it, one thread writes. `append` gives the sequence
-number at once; what waits, waits in `durable`. Nobody is told that an entry is recorded before it is: when a batch
-cannot be written, the ledger has failed, and so has everything appended since. It takes nothing then until it could be
-written again (`mend`) and its owner has gone back to what is on the disk (`resume`). Outcomes alone are kept meanwhile.
+One process owns a ledger (a locked file beside it says which); in it, one thread writes (`proxy.ledger.writing`).
+`append` gives the sequence number at once; what waits, waits in `durable`. Nobody is told that an entry is recorded
+before it is: when a batch cannot be written, the ledger has failed, and so has everything appended since. It takes
+nothing then until it could be written again (`mend`) and its owner has gone back to what is on the disk (`resume`).
+Outcomes alone are kept meanwhile.
 """
 
 from __future__ import annotations
@@ -12,16 +13,10 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import sqlite3
 import threading
-from collections import Counter
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
-import msgspec
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from proxy.confdir import reason
 from proxy.ledger import schema
@@ -39,11 +34,10 @@ from proxy.ledger.history import History
 from proxy.ledger.query import open_reader, reading
 from proxy.ledger.redact import Redactor
 from proxy.ledger.room import Room
-from proxy.ledger.rows import COLUMNS, SALT_BYTES, Beside, Row, payload_digest, payload_of, row_of, rules_of
 from proxy.ledger.vault import Vault
+from proxy.ledger.writing import Item, Reply, Writing, cause
 from proxy.owner import SERVE
 from rules.ruleset import Bounds
-from rules.state import SetBack
 
 __all__ = ["Ledger", "LedgerError"]
 
@@ -53,14 +47,7 @@ COMPANY_S = 0.025
 MAX_PENDING = 50_000
 """More entries than this cannot wait for the disk: the next one is refused."""
 
-BUSY_S = 10.0
-"""How long the writer waits for somebody else who holds the file's lock, before the ledger has failed."""
-
 MAX_BATCH = 2_000
-EXPIRED_A_BATCH = 8
-"""How many answers whose time is over a batch deletes, at least: bounded, for some have a mebibyte to overwrite."""
-
-NEVER_NS = 1 << 63
 
 SEAL_ENTRIES = 1_000
 SEAL_NS = 600_000_000_000
@@ -69,68 +56,28 @@ SEAL_NS = 600_000_000_000
 KEEP_NS = 600_000_000_000
 """How often payloads that are older than `keep` are given up."""
 
-PRUNED_AT_ONCE = 500
-"""How many payloads one transaction gives up: calls wait for it."""
-
 BY_AGE, BY_SIZE = "rules (keep)", "rules (max_size)"
 """Who gives payloads up, when nobody has said `log prune`."""
 
-COMMANDS_KEPT = 1_000
-"""Of so many commands the result can still be read."""
-
-ROWS_A_STATEMENT = 200
-INSERT_ENTRIES = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES"
-INSERT_RULES = "INSERT INTO entry_rules (rule, seq) VALUES"
-INSERT_ANSWERS = "INSERT OR REPLACE INTO answers (id, until_ns, sealed) VALUES"
-ADD_TO_TOTALS = "INSERT INTO totals (decision, calls) VALUES"
-ADD_TO_CODES = "INSERT INTO codes (code, calls) VALUES"
-SUMMED = "ON CONFLICT ({}) DO UPDATE SET calls = calls + excluded.calls"
-DELETE_ANSWERS = (
-    "DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE until_ns <= ? ORDER BY until_ns LIMIT ?)"
-)
-MOVE_ANSWERS = "UPDATE answers SET until_ns = max(min(until_ns, ?), until_ns - ?) WHERE until_ns > ?"
-INSERT_PAYLOADS = "INSERT INTO payloads (seq, salt, content) VALUES"
-DELETE_PAYLOADS = "DELETE FROM payloads WHERE seq IN (SELECT seq FROM payloads WHERE seq <= ? ORDER BY seq LIMIT ?)"
-REPLY = "UPDATE commands SET done = ?, result = ? WHERE id = ?"
-FORGET_COMMANDS = "DELETE FROM commands WHERE done IS NULL OR id <= (SELECT max(id) FROM commands) - ?"
-USED = (
-    "SELECT page_size * (page_count - freelist_count) FROM pragma_page_size, pragma_page_count, pragma_freelist_count"
-)
-LAST_CHECKPOINT = "SELECT max(seq) FROM entries WHERE kind = 'checkpoint' AND call_seq IS NULL"
-LAST_PRUNED = "SELECT max(rest ->> '$.through') FROM entries WHERE kind = 'prune' AND call_seq IS NULL"
 FIRST_SINCE = "SELECT seq FROM entries WHERE at_ns >= ? ORDER BY at_ns, seq LIMIT 1"
-FIND_CALL = "SELECT max(seq) FROM entries WHERE id = ? AND decision IS NOT NULL"
 
-type Item = tuple[int, Entry, StoredAnswer | None]
 type Owed = tuple[OutcomeEntry, StoredAnswer | None]
-type SealedAnswer = tuple[str, int, bytes]
-"""A kept answer as it is written: of which call, until when (ns), and encrypted."""
-
-type Reply = tuple[bool, str, int]
-"""What came of a command: whether it was carried out, the result as JSON, and the command's id."""
 
 
 class Ledger:
     """An open ledger, owned. `append`, `durable`, `answer` belong to one event loop. Made by `Ledger.open`."""
 
-    def __init__(self, path: Path, vault: Vault, lock_fd: int, engine: Engine) -> None:
+    def __init__(self, path: Path, vault: Vault, lock_fd: int) -> None:
         self.path = path
         self.vault = vault
         self.room = Room()
         self._kept_ns = 0
         self.redactor = Redactor(vault.hash_secret)
         self._lock_fd = lock_fd
-        self._engine = engine
-        self._connection = engine.connect()
-        with self._connection.begin():
-            schema.prepare(self._connection, path, vault.key_ids)
-            self._take_up()
-            self._origin = schema.origin_of(self._connection)
-            self._connection.exec_driver_sql(FORGET_COMMANDS, (COMMANDS_KEPT,))
-        self._file = _file(path)
+        self._writing = Writing(path, vault, self.room)
+        self._take_up()
         self._reader = open_reader(path)
         self.history = History(path, self._reader)
-        self._attempted = (self._seq, self._head)
         self._owed: list[Owed] = []
         self._lost: set[str] = set()
         self._mending = threading.Lock()
@@ -148,16 +95,11 @@ class Ledger:
 
     def _take_up(self) -> None:
         """Go on where the file ends."""
-        self._seq, self._head, self._last_ns = schema.last_entry(self._connection)
-        self._expiry_ns = _next_expiry_ns(self._connection)
-        self._sealed_seq = self._number(LAST_CHECKPOINT)
-        self._unsealed_ns = self._number(f"SELECT at_ns FROM entries WHERE seq = {self._sealed_seq + 1}")
-        self._prune_through = self._number(LAST_PRUNED)  # goes on where an earlier owner was interrupted
-        self._pruned_seq = self._prune_through
+        end = self._writing.end
+        self._seq, self._last_ns = end.seq, end.last_ns
+        self._sealed_seq, self._unsealed_ns, self._pruned_seq = end.sealed_seq, end.unsealed_ns, end.pruned_seq
         self._prune_seq = 0
-        self.room.used_bytes = self._number(schema.USED)
-        self._durable_seq, self._durable_head = self._seq, self._head
-        self._sent: dict[str, int] = {}
+        self._durable_seq, self._durable_head = end.seq, end.head
 
     def _start_writer(self) -> None:
         self._writer = threading.Thread(target=self._write_batches, name="ledger-writer", daemon=True)
@@ -174,12 +116,7 @@ class Ledger:
             lock_fd = _own(path, owner)
             try:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-                engine = _writer_engine(path)
-                try:
-                    return cls(path, vault, lock_fd, engine)
-                except BaseException:
-                    engine.dispose()
-                    raise
+                return cls(path, vault, lock_fd)
             except BaseException:
                 os.close(lock_fd)
                 raise
@@ -188,7 +125,7 @@ class Ledger:
                 f"cannot open the ledger `{path}`: {reason(error)}; give another one with `--ledger`"
             ) from None
         except SQLAlchemyError as error:
-            raise LedgerError(f"cannot open the ledger `{path}`: {_cause(error)}") from None
+            raise LedgerError(f"cannot open the ledger `{path}`: {cause(error)}") from None
 
     @property
     def last_ns(self) -> int:
@@ -255,7 +192,7 @@ class Ledger:
 
     def _make_room(self, at_ns: int) -> None:
         """Give up the oldest payloads, if it is time: when what was given up last is gone, and that was not enough."""
-        if self.room.bounds.max_bytes and not self._prune_through and self._prune_seq <= self._durable_seq:
+        if self.room.bounds.max_bytes and not self._writing.prune_through and self._prune_seq <= self._durable_seq:
             through = self.room.through(self._sealed_seq - 1, self._pruned_seq)
             if through:
                 self._queue(PruneEntry(at_ns, through, 0, BY_SIZE), None)
@@ -339,7 +276,7 @@ class Ledger:
     async def idle(self) -> None:
         """Return when everything is on the disk, and everything given up that was to be. Raises `LedgerError`."""
         await self.durable(self._seq)
-        while self._prune_through:
+        while self._writing.prune_through:
             if self._failure:
                 raise LedgerError(self._failure)
             await asyncio.sleep(0.01)
@@ -365,8 +302,7 @@ class Ledger:
                 self._changed.notify()
             self._writer.join()
         self._reader.dispose()
-        self._connection.close()
-        self._engine.dispose()
+        self._writing.close()
         os.close(self._lock_fd)
         if self._failure:
             raise LedgerError(self._failure)
@@ -377,24 +313,17 @@ class Ledger:
         True when it is on the disk. Nothing can be appended even then, before `resume`.
         """
         with self._mending:
-            if self._closing or not self._failure or _file(self.path) != self._file:
+            if self._closing or not self._failure or not self._writing.in_place:
                 return False
             self._writer.join()
-            expected = (self._durable_seq, self._durable_head), self._attempted
             try:
-                self._connection.close()
-                self._engine.dispose()
-                self._engine = _writer_engine(self.path)
-                self._connection = self._engine.connect()
-                with self._connection.begin():
-                    # A commit that failed may have reached the disk. What else is there, somebody else has written.
-                    if schema.last_entry(self._connection)[:2] not in expected:
-                        return False
-                    self._take_up()
-                self._write([(self._seq + 1, self.redactor.entry(entry), None)], [])
+                if not self._writing.reopen((self._durable_seq, self._durable_head)):
+                    return False
+                self._take_up()
+                self._writing.write([(self._seq + 1, self.redactor.entry(entry), None)], [], self._last_ns)
             except (SQLAlchemyError, LedgerError, OSError):
                 return False
-            self._seq, self._durable_head = self._attempted
+            self._seq, self._durable_head = self._writing.attempted
             self._durable_seq = self._seq
             return True
 
@@ -418,18 +347,18 @@ class Ledger:
             while (work := self._next_batch()) is not None:
                 batch, replies = work
                 if batch or replies:
-                    self._write(batch, replies)
+                    self._writing.write(batch, replies, self._last_ns)
                     self._settle(batch)
                     batch = []
-                if self._prune_through:
-                    self._prune_some()
+                if self._writing.prune_through:
+                    self._writing.prune_some(self._last_ns)
         except BaseException as error:  # noqa: BLE001  whatever it is, nobody may think that this batch was recorded
-            self._fail(f"the ledger `{self.path}` cannot be written: {_cause(error)}; it is tried again", batch)
+            self._fail(f"the ledger `{self.path}` cannot be written: {cause(error)}; it is tried again", batch)
 
     def _next_batch(self) -> tuple[list[Item], list[Reply]] | None:
         """What is to be written now; None when the ledger was closed and all is written. Empty: there is time."""
         with self._changed:
-            while not (self._pending or self._replies or self._closing or self._prune_through):
+            while not (self._pending or self._replies or self._closing or self._writing.prune_through):
                 self._changed.wait()
             if self._pending and not self._urgent and not self._closing:
                 self._changed.wait_for(lambda: self._urgent or self._closing, COMPANY_S)
@@ -444,114 +373,11 @@ class Ledger:
                 self._urgent = False
             return batch, replies
 
-    def _write(self, batch: list[Item], replies: list[Reply]) -> None:
-        """One transaction: the entries, chained; what is derived from them or stands beside them; fewer old answers."""
-        rows: list[Row] = []
-        payloads: list[tuple[int, bytes, str]] = []
-        rules: list[tuple[str, int]] = []
-        answers: list[SealedAnswer] = []
-        totals: Counter[str] = Counter()
-        codes: Counter[str] = Counter()
-        ended: list[str] = []
-        head, prune_through = self._head, self._prune_through
-        if _file(self.path) != self._file:
-            raise LedgerError("it was moved or removed while in use")
-        with self._connection.begin():
-            for seq, entry, answer in batch:
-                beside, call_seq = None, None
-                if answer is not None:
-                    sealed = self.vault.seal(answer)
-                    answers.append((answer.id, answer.until_ns, sealed))
-                    beside = Beside(self.vault.digest(sealed), answer.until_ns)
-                if isinstance(entry, DecisionEntry):
-                    call_seq = seq
-                    if content := payload_of(entry):
-                        salt = os.urandom(SALT_BYTES)
-                        payloads.append((seq, salt, content))
-                        beside = Beside(payload_digest(salt, content))
-                    rules.extend((rule, seq) for rule in sorted(rules_of(entry)))
-                    totals[entry.action] += entry.count
-                    if entry.code:
-                        codes[entry.code] += entry.count
-                    if entry.action == "allow":
-                        self._sent[entry.id] = seq
-                elif isinstance(entry, OutcomeEntry):
-                    call_seq = self._sent.get(entry.id) or self._find_call(entry.id)
-                    ended.append(entry.id)
-                elif isinstance(entry, CheckpointEntry):
-                    entry = self._sealed(entry, seq - 1, head)
-                elif isinstance(entry, PruneEntry):
-                    prune_through = entry.through
-                elif isinstance(entry, CommandEntry) and entry.set_back is not None:
-                    answers = self._set_back(entry.set_back, answers)
-                row = row_of(entry, seq, call_seq, head, beside)
-                rows.append(row)
-                head = row[-1]
-            _insert(self._connection, INSERT_ENTRIES, rows)
-            _insert(self._connection, INSERT_PAYLOADS, payloads)
-            _insert(self._connection, INSERT_RULES, rules)
-            _insert(self._connection, ADD_TO_TOTALS, list(totals.items()), SUMMED.format("decision"))
-            _insert(self._connection, ADD_TO_CODES, list(codes.items()), SUMMED.format("code"))
-            if self._last_ns >= self._expiry_ns:
-                self._connection.exec_driver_sql(
-                    DELETE_ANSWERS, (self._last_ns, max(EXPIRED_A_BATCH, 2 * len(answers)))
-                )
-                self._expiry_ns = _next_expiry_ns(self._connection)
-            if answers:
-                _insert(self._connection, INSERT_ANSWERS, answers)
-                self._expiry_ns = min(self._expiry_ns, *(until_ns for _, until_ns, _ in answers))
-            for reply in replies:
-                self._connection.exec_driver_sql(REPLY, reply)
-            self._measure()
-            self._attempted = (batch[-1][0] if batch else self._attempted[0], head)
-        self._head, self._prune_through = head, prune_through
-        for call_id in ended:
-            self._sent.pop(call_id, None)
-
-    def _set_back(self, back: SetBack, answers: list[SealedAnswer]) -> list[SealedAnswer]:
-        """The clock was set back: kept answers expire when their claims do. Returns those not written yet, too."""
-        ahead_ns = back.from_ns - back.to_ns
-        self._connection.exec_driver_sql(MOVE_ANSWERS, (back.to_ns, ahead_ns, back.to_ns))
-        self._expiry_ns = _next_expiry_ns(self._connection)
-        return [(call_id, back.moved(until_ns), sealed) for call_id, until_ns, sealed in answers]
-
-    def _sealed(self, entry: CheckpointEntry, size: int, root: bytes) -> CheckpointEntry:
-        """`entry` with the note that says: `size` entries, the last with hash `root`."""
-        signer = self.vault.signer
-        assert signer is not None, "only what can sign makes checkpoints"
-        key = str(signer.verifier(self._origin))
-        return msgspec.structs.replace(entry, note=signer.sign(self._origin, size, root), key=key)
-
-    def _prune_some(self) -> None:
-        """One transaction of giving up what prune entries name, and answers whose time is over."""
-        with self._connection.begin():
-            payloads = self._connection.exec_driver_sql(DELETE_PAYLOADS, (self._prune_through, PRUNED_AT_ONCE))
-            answers = self._connection.exec_driver_sql(DELETE_ANSWERS, (self._last_ns, EXPIRED_A_BATCH))
-            self._expiry_ns = _next_expiry_ns(self._connection)
-            self._measure()
-        if not payloads.rowcount and not answers.rowcount:
-            self._prune_through = 0
-
-    def _measure(self) -> None:
-        """See how much the file holds, if that is bounded."""
-        if self.room.bounds.max_bytes:
-            self.room.used_bytes = self._number(schema.USED)
-
-    def _number(self, sql: str) -> int:
-        """The one number that `sql` asks for; 0 for NULL or nothing."""
-        found: int | None = self._connection.exec_driver_sql(sql).scalar()
-        return found or 0
-
-    def _find_call(self, call_id: str) -> int | None:
-        """The decision on a call that was let out by an earlier owner, or that has an outcome already."""
-        found: int | None = self._connection.exec_driver_sql(FIND_CALL, (call_id,)).scalar()
-        return found
-
     def _settle(self, batch: list[Item]) -> None:
         """`batch` is on the disk: say so to those who wait for it."""
         with self._changed:
             self._durable_seq = batch[-1][0] if batch else self._durable_seq
-            self._durable_head = self._head
+            self._durable_head = self._writing.head
             for _, _, answer in batch:
                 if answer is not None and self._kept.get(answer.id) is answer:
                     del self._kept[answer.id]
@@ -618,73 +444,3 @@ def _way_on(command: str) -> str:
     if command == SERVE:
         return "its agents are pointed at it by `borderpost env`, and every `borderpost run` joins it; stop it first"
     return "try again when that is done"
-
-
-def _writer_engine(path: Path) -> Engine:
-    """An engine with one connection, whose transactions take the write lock at their beginning."""
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
-        try:
-            for pragma in (
-                "journal_mode = WAL",
-                "synchronous = FULL",
-                "fullfsync = ON",
-                "checkpoint_fullfsync = ON",
-                "foreign_keys = ON",
-                "recursive_triggers = ON",
-                "secure_delete = ON",
-                "journal_size_limit = 67108864",
-                "cache_size = -16384",
-            ):
-                connection.execute(f"PRAGMA {pragma}")
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            if "not a database" in str(error):
-                raise LedgerError(
-                    f"`{path}` is not a ledger (no SQLite file): give another one with `--ledger`"
-                ) from None
-            raise LedgerError(f"cannot open the ledger `{path}`: {error}; is its directory writable?") from None
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
-    event.listen(engine, "begin", _begin_immediate)
-    return engine
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """Which file is at `path` now; None when there is none. SQLite would go on writing to one that was moved away."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_dev, stat.st_ino
-
-
-def _insert(connection: Connection, statement: str, rows: Sequence[Sequence[object]], then: str = "") -> None:
-    """Insert `rows` with few statements: after each, and after each row of `executemany`, the thread gives way to
-    all others, and gets its turn back only when they let it. In the transaction of `connection`, but by its driver:
-    what SQLAlchemy does around a statement costs more than the statement."""
-    driver = connection.connection.dbapi_connection
-    assert driver is not None
-    for first in range(0, len(rows), ROWS_A_STATEMENT):
-        some = rows[first : first + ROWS_A_STATEMENT]
-        places = f"({', '.join('?' * len(some[0]))})"
-        driver.execute(f"{statement} {', '.join([places] * len(some))} {then}", tuple(chain.from_iterable(some)))
-
-
-def _next_expiry_ns(connection: Connection) -> int:
-    """When the first kept answer expires; never, if there is none."""
-    first: int | None = connection.exec_driver_sql("SELECT min(until_ns) FROM answers").scalar()
-    return NEVER_NS if first is None else first
-
-
-def _begin_immediate(connection: Connection) -> None:
-    """Take the write lock now: a transaction that upgrades later can fail half-way."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _cause(error: BaseException) -> str:
-    """What went wrong, on one line: the driver's own words."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    return str(original).partition("\n")[0] or type(error).__name__

@@ -34,7 +34,7 @@ from proxy.addon import Addon
 from proxy.admission import Admission
 from proxy.gate import Gate
 from proxy.layers import Stream
-from proxy.ledger import snapshot, store
+from proxy.ledger import snapshot, store, writing
 from proxy.ledger.entries import (
     BootEntry,
     CommandEntry,
@@ -46,6 +46,7 @@ from proxy.ledger.entries import (
 )
 from proxy.ledger.history import History
 from proxy.ledger.store import Ledger
+from proxy.ledger.writing import Writing
 
 
 class Seams:
@@ -102,17 +103,17 @@ class Seams:
             seams.reach(f"{kind}-queued")
             return seq
 
-        def write(original: Callable[..., None], ledger: Ledger, batch: list[Any], *rest: Any) -> None:
+        def write(original: Callable[..., None], file: Writing, batch: list[Any], *rest: Any) -> None:
             seams.in_batch = {seams.kind(item[1]) for item in batch}
             seams.reach_each(seams.in_batch, "writing")
-            original(ledger, batch, *rest)
+            original(file, batch, *rest)
             seams.reach_each(seams.in_batch, "written")
             if any(isinstance(item[1], RulesetEntry) for item in batch):
                 seams.rulesets += 1
 
-        def prune_some(original: Callable[..., None], ledger: Ledger) -> None:
+        def prune_some(original: Callable[..., None], file: Writing, *rest: Any) -> None:
             seams.in_batch = {"giving-up"} if seams.ids else set()
-            original(ledger)
+            original(file, *rest)
             seams.in_batch = set()
             if seams.ids:  # else it goes on with what an earlier proxy has begun
                 seams.reach("given-up")
@@ -184,8 +185,8 @@ class Seams:
         store.SEAL_ENTRIES = 7  # so that there are checkpoints to be killed at
         snapshot.EVERY = 3  # and snapshots, at every start
         wrap(Ledger, "_queue", append)
-        wrap(Ledger, "_write", write)
-        wrap(Ledger, "_prune_some", prune_some)
+        wrap(Writing, "write", write)
+        wrap(Writing, "prune_some", prune_some)
         wrap(Ledger, "answer", answer)
         wrap(History, "entries", entries)
         wrap(snapshot, "_lines", snapshot_lines)
@@ -215,7 +216,7 @@ def boot(order: dict[str, Any]) -> int:
     if child == 0:
         sys.stdin = Path(os.devnull).open()  # noqa: SIM115  as long as the process lives
         Seams(order["step"], order["token"], order["hit"]).install()
-        store.BUSY_S = order["busy_s"]
+        writing.BUSY_S = order["busy_s"]
         sys.argv = ["borderpost", *order["argv"]]
         cli.main()
     os.write(1, f"pid {child}\n".encode())

@@ -29,7 +29,7 @@ import httpx
 import trustme
 
 from proxy.confdir import Confdir
-from proxy.ledger import snapshot, store
+from proxy.ledger import snapshot, writing
 from proxy.ledger.commands import CommandError, submit
 from proxy.ledger.vault import Vault
 from proxy.ledger.verify import verify
@@ -129,7 +129,7 @@ class Proxies:
         scratch.write_text(rules + more)
         scratch.replace(self.directory / "rules.yaml")
 
-    async def start(self, step: str = "", token: str = "-", hit: int = 1, busy_s: float = store.BUSY_S) -> bool:
+    async def start(self, step: str = "", token: str = "-", hit: int = 1, busy_s: float = writing.BUSY_S) -> bool:
         """Start a proxy that kills itself at `step`. False when it died before it listened.
 
         `busy_s`: how long it waits for somebody else who has locked the ledger.

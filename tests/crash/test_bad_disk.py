@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from proxy import server
-from proxy.ledger import store
+from proxy.ledger import writing
 from tests.crash.sweep import Proxies
 
 SMALL_DISK = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"')
@@ -134,7 +134,7 @@ async def test_a_disk_that_fails_and_then_can_only_be_read_refuses_calls_until_i
 async def test_a_lock_that_somebody_holds_refuses_calls_until_it_is_gone(tmp_path: Path) -> None:
     long = bool(int(os.environ.get("CRASH_KILLS", "0")))
     async with Proxies(tmp_path) as proxies:
-        assert await proxies.start(busy_s=store.BUSY_S if long else 0.3)
+        assert await proxies.start(busy_s=writing.BUSY_S if long else 0.3)
         async with proxies.client() as client:
             assert (await client.post("/pay/done-0", content=b"{}")).status_code == 200
             with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as outsider:

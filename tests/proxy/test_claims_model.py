@@ -180,12 +180,12 @@ class ClaimsAtTheGate(RuleBasedStateMachine):
     @rule()
     def the_disk_is_full(self) -> None:
         self.full = True
-        self.ledger.__dict__["_write"] = disk_full
+        self.ledger._writing.__dict__["write"] = disk_full
 
     @rule()
     def the_disk_has_room_again(self) -> None:
         self.settled_on_disk()
-        self.ledger.__dict__.pop("_write", None)
+        self.ledger._writing.__dict__.pop("write", None)
         self.full = False
         if self.ledger.failed:
             assert self.run(self.gate.recover("test"))
@@ -196,7 +196,7 @@ class ClaimsAtTheGate(RuleBasedStateMachine):
     @rule(acted=st.sets(st.sampled_from(ACTS)))
     def it_is_killed_and_started_again(self, acted: set[str]) -> None:
         """What was out may have had its effect, or not; what was not on the disk is forgotten."""
-        self.ledger.__dict__["_write"] = disk_full
+        self.ledger._writing.__dict__["write"] = disk_full
         for path in self.out:
             if path in acted:
                 self.upstream_acts(path)
@@ -225,7 +225,7 @@ class ClaimsAtTheGate(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
-            self.ledger.__dict__.pop("_write", None)
+            self.ledger._writing.__dict__.pop("write", None)
             with contextlib.suppress(LedgerError):
                 self.ledger.close()
             self.loop.close()

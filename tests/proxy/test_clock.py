@@ -271,7 +271,7 @@ async def test_a_step_back_that_the_disk_lost_is_none(world: MakeWorld, monkeypa
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(ledger, "_write", full)
+            patch.setattr(ledger._writing, "write", full)
             assert gate.set_back_clock("was wrong", "ada") is not None
             assert gate.clock.now_ns() == MONDAY
             with pytest.raises(LedgerError):

@@ -14,7 +14,7 @@ import pytest
 
 from proxy import addon, master, server
 from proxy.launch import summary
-from proxy.ledger import store
+from proxy.ledger import writing
 from proxy.ledger.entries import CommandEntry, LedgerError
 from proxy.ledger.verify import verify
 from proxy.unrecorded import MAX_GROUPS, Unrecorded
@@ -205,7 +205,7 @@ async def until_recorded(client: httpx.AsyncClient, path: str) -> Told:
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MEND_S", 0.05)
-    monkeypatch.setattr(store, "BUSY_S", 0.01)
+    monkeypatch.setattr(writing, "BUSY_S", 0.01)
 
 
 @pytest.mark.usefixtures("quickly")
@@ -419,17 +419,17 @@ async def test_calls_without_a_record_are_told_again_when_that_entry_is_lost_too
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = await world(UNRECORDED)
-    write = store.Ledger._write
+    write = writing.Writing.write
     failures: list[str] = []
 
-    def fails_once(ledger: store.Ledger, batch: Any, replies: Any) -> None:
+    def fails_once(file: writing.Writing, batch: Any, *rest: Any) -> None:
         names = [entry.name for _, entry, _ in batch if isinstance(entry, CommandEntry)]
         if "unrecorded" in names and not failures:
             failures.append("injected")
             raise OSError("no space left on device")
-        write(ledger, batch, replies)
+        write(file, batch, *rest)
 
-    monkeypatch.setattr(store.Ledger, "_write", fails_once)
+    monkeypatch.setattr(writing.Writing, "write", fails_once)
     async with here.client() as client:
         with closing(lock(here)):
             assert await told(client) == STORE_ERROR

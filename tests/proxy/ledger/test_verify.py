@@ -398,7 +398,7 @@ def test_pruning_breaks_nothing(home: Path, tmp_path: Path) -> None:
     assert ledger.prune(NOW_NS + YEAR_NS, NOW_NS + 1, "ada")[0] == 9
     ledger.close()
     again = Ledger.open(path, Vault.of(Confdir.open(home / "conf")), owner="x")
-    while again._prune_through:
+    while again._writing.prune_through:
         pass
     again.close()
     verdict = check(path, home)
