@@ -303,6 +303,11 @@ class Reading:
         """Does the discriminator behind `hit`, if it has one, hold?"""
         return self._holds(self._match(hit), hit.bindings, side)
 
+    def unasked(self, hit: Hit) -> str:
+        """The word (`mcp`, `graphql`) by which the match behind `hit` speaks of another message; empty if by none."""
+        says = self._match(hit).says
+        return says.text.partition(":")[0] if says is not None and not self._asks(says) else ""
+
     def _match(self, hit: Hit) -> Match:
         target = hit.target
         if target.kind == "tool":

@@ -87,7 +87,8 @@ def _not_named(reading: Reading, naming: Naming, hit: Hit) -> str:
         return "it matches only when encoded slashes and empty segments are read leniently"
     try:
         if not reading.fits(hit, "allow"):
-            return "its `where` does not hold"
+            unasked = reading.unasked(hit)
+            return f"its `{unasked}` does not fit the message" if unasked else "its `where` does not hold"
     except ConditionError as error:
         return f"its `where` could not be applied: {error}"
     return f"`{naming.name}` is more specific" if naming.name else "another tool is just as specific"

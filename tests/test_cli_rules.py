@@ -285,9 +285,9 @@ def test_tools_that_share_an_address_are_counted_where_they_are_many(tmp_path: P
         "rules", "eval", "POST https://api.linear.app/graphql", "--json", '{"query": "{ viewer { id } }"}'
     )
     assert (
-        "├─ tool linear.query, which only reads\n│  └─ 40 other tools match too: its `where` does not hold\n"
-        in told.stdout
-    )
+        "├─ tool linear.query, which only reads\n"
+        "│  └─ 40 other tools match too: its `graphql` does not fit the message\n"
+    ) in told.stdout
     few = borderpost("rules", "eval", "GET https://uploads.linear.app/a").stdout
     assert "match too" not in few
 
