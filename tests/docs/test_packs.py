@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "packs.md").read_text(encoding="utf-8")
 PACKS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules" / "packs").glob("*.yaml"))}
 ROW = re.compile(r"^\| `([a-z0-9_.]+\.)` \|(.*)\|(.*)\|$", re.MULTILINE)
+TOOL = re.compile(r"`([A-Za-z0-9_-]+)`")
 
 
 def listed(pack: str) -> dict[str, str]:
@@ -22,7 +23,7 @@ def listed(pack: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for prefix, reads, writing in ROW.findall(PAGE):
         for effect, cell in (("read", reads), ("write", writing)):
-            found |= {f"{prefix}{name}": effect for name in re.findall(r"`([a-z0-9_]+)`", cell)}
+            found |= {f"{prefix}{name}": effect for name in TOOL.findall(cell)}
     return {name: effect for name, effect in found.items() if name.startswith(f"{pack}.")}
 
 

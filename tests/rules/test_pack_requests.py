@@ -73,7 +73,7 @@ OPEN = {
     "two parts more": ("**",),
     "another beginning": ("{bucket}/{prefix}/**", ".com/{prefix}/**", ".com/{owner}/{repo}/**", ".app/**"),
     "another version": ("{version}", "{bucket}", "{prefix}", ".com/upload/**"),
-    "upper case": ("amazonaws.com", "githubusercontent.com", "codeload.github.com", ".app/**"),
+    "upper case": ("amazonaws.com", "githubusercontent.com", "codeload.github.com", ".app/**", "/{transport}"),
     "an encoded slash": ("**", ":encoded}"),
 }
 """A near miss -> what stands in the patterns of tools that it does not miss."""

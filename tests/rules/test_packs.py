@@ -17,6 +17,7 @@ from rules.call import Body, Call, Json
 from rules.cases import Case, run_case
 from rules.guards.history import NO_PAST
 from rules.load import Loaded, Source, load
+from rules.protocols import PARSERS
 from rules.ruleset import RuleSet, Selector
 from rules.yamltree import Node, parse
 from tests.rules.world import json_body
@@ -47,29 +48,45 @@ def made(pack: str) -> Iterator[Made]:
 
 
 def matches(node: Node) -> Iterator[tuple[str, dict[str, dict[str, Json]], str]]:
-    """The patterns of a tool, each with its discriminator and its GraphQL operation, as written."""
+    """The patterns of a tool, each with its discriminator and what it says of the message, as written."""
     inner = node.get("match") if node.kind == "map" else node
     assert inner is not None
     for item in inner.items if inner.kind == "list" else (inner,):
         request, where = (item.get("request"), item.get("where")) if item.kind == "map" else (item, None)
-        graphql = item.get("graphql") if item.kind == "map" else None
+        says = [(word, item.get(word)) for word in PARSERS] if item.kind == "map" else []
         assert request is not None
         yield (
             str(request.scalar),
             cast(dict[str, dict[str, Json]], where.plain() if where else {}),
-            str(graphql.scalar) if graphql else "",
+            "".join(f"{word}: {said.scalar}" for word, said in says if said is not None),
         )
 
 
 def asking(call: Call, operation: str) -> Iterator[Call]:
-    """`call` as it is, or with a document for each root field that `operation` names."""
+    """`call` as it is, or with the messages that `operation` speaks of: for GraphQL one for each root field."""
+    protocol, _, asked = operation.partition(": ")
+    if protocol == "mcp":
+        yield from speaking_mcp(call, asked)
+        return
     if not operation:
         yield call
         return
-    kind, _, fields = operation.partition(" ")
+    kind, _, fields = asked.partition(" ")
     for field in fields.split("|") if fields else ("viewer", "__schema"):
         document = f"{kind} {{ {field.replace('*', 'Any')} {{ id }} }}"
         yield msgspec.structs.replace(call, body=json_body(json.dumps({"query": document})))
+
+
+def speaking_mcp(call: Call, tool: str) -> Iterator[Call]:
+    """`call` with messages that are `mcp: TOOL`, or as it is where its method takes none: a stream is opened."""
+    methods = ("initialize", "notifications/initialized", "tools/list", "resources/read") if tool == "session" else ()
+    if call.method != "POST":
+        if tool == "session":
+            yield call
+        return
+    for method in methods or ("tools/call",):
+        message = {"jsonrpc": "2.0", "id": 1, "method": method} | ({} if methods else {"params": {"name": tool}})
+        yield msgspec.structs.replace(call, body=json_body(json.dumps(message)))
 
 
 def calls_of(pattern: str, where: dict[str, dict[str, Json]]) -> Iterator[Call]:
@@ -214,6 +231,7 @@ READS = (
     ("slack", ("slack.channel.list", "slack.user.read", "slack.auth.test")),
     ("github", ("github.git.fetch",)),
     ("stripe", ("stripe.invoice.preview",)),
+    ("mcp", ("mcp.github.session", "mcp.github.issue_read", "mcp.stripe.stripe_api_read", "mcp.exa.web_search_exa")),
 )
 
 
@@ -228,7 +246,26 @@ def test_what_only_reads_by_post_says_so(pack: str, tools: tuple[str, ...]) -> N
 def test_what_is_named_as_a_write_is_one(pack: str) -> None:
     used = using(pack)
     verbs = ("create", "update", "delete", "cancel", "post", "send", "put", "merge", "push", "upload", "pay", "confirm")
-    assert [name for name, tool in used.tools.items() if name.endswith(verbs) and tool.effect == "read"] == []
+    begins = re.compile(rf"({'|'.join((*verbs[:-1], 'add', 'edit', 'move', 'save', 'execute', 'run'))})[_A-Z-]")
+    wrong = [
+        name
+        for name, tool in used.tools.items()
+        if tool.effect == "read" and (name.endswith(verbs) or begins.match(name.rpartition(".")[2]))
+    ]
+    assert wrong == []
+
+
+def test_a_tool_of_an_mcp_server_is_called_as_its_server_calls_it() -> None:
+    """And whoever looks for another server finds it under its own name."""
+    tools = parse(PACKS["mcp"], "mcp").get("tools")
+    assert tools is not None
+    called = {str(name.scalar): says for name, node in tools.entries for _, _, says in matches(node)}
+    assert {name: f"mcp: {name.rpartition('.')[2]}" for name in called} == called
+    hosts = {
+        (name.rpartition(".")[0], tool.matches[0].pattern.text.partition("//")[2].partition("/")[0])
+        for name, tool in using("mcp").tools.items()
+    }
+    assert len(hosts) == len({server for server, _ in hosts}) == len({host for _, host in hosts})
 
 
 def test_the_names_that_other_rule_files_rely_on() -> None:
