@@ -38,15 +38,30 @@ def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, s
     """
     if kind != "done" or not (speaks(call.headers) or speaks(answer.headers)):
         return kind, ""
-    said = [value for name, value in (*answer.headers, *answer.trailers) if name == "grpc-status"]
-    known = {str(number): number for number in range(len(NAMES))}
-    if len(said) != 1 or said[0] not in known:
+    number = status(answer)
+    if number is None:
         return "unknown", "there is no gRPC status that can be read"
-    number = known[said[0]]
     if number == 0:
         return "done", ""
     refused = number in REFUSED and answer.size_bytes == 0
-    return "not_executed" if refused else "unknown", f"gRPC status {number} ({NAMES[number]})"
+    return "not_executed" if refused else "unknown", _shown(number)
+
+
+def failure(call: Call, answer: Answer) -> str:
+    """The status of an answer of gRPC, where it is an error; else empty."""
+    number = status(answer) if speaks(call.headers) or speaks(answer.headers) else None
+    return _shown(number) if number else ""
+
+
+def _shown(number: int) -> str:
+    return f"gRPC status {number} ({NAMES[number]})"
+
+
+def status(answer: Answer) -> int | None:
+    """The gRPC status of `answer`; None where there is none that can be read."""
+    said = [value for name, value in (*answer.headers, *answer.trailers) if name == "grpc-status"]
+    known = {str(number): number for number in range(len(NAMES))}
+    return known.get(said[0]) if len(said) == 1 else None
 
 
 def timeout_ns(headers: tuple[tuple[str, str], ...]) -> int | None:

@@ -172,8 +172,11 @@ class Guard(Protocol):
     def claims(self, method: str, writes: bool) -> bool:
         """Could it hold a claim for such a call? Then the exchange is finished even when the client leaves."""
 
-    def needs_answer(self) -> bool:
-        """Does it read the body of the answer? Tells whether that has to be kept and decoded for `settle`."""
+    def needs_answer(self, messages: bool) -> bool:
+        """Does it read the body of the answer? Tells whether that has to be kept and decoded for `settle`.
+
+        `messages`: the call may be a message of a protocol, and the answer another.
+        """
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:
         """May this call go out, as far as this guard is concerned? Pure: reads `state`, changes nothing."""

@@ -50,6 +50,7 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         may_write.add(writes(None, head))
     rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
     claim = any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards)
+    messages = any(match.says is not None for match in reading.matched())
     asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
     return Needs(
         asked_by=next((f"tool `{tool.name}`" for tool in tools if tool.params or (claim and tool.keyed_in_body)), "")
@@ -58,7 +59,7 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=claim,
         credential=next((tool.credential for tool in tools if tool.credential), ""),
-        answer=any(guard.needs_answer() for rule in rules for guard in rule.guards)
+        answer=any(guard.needs_answer(messages) for rule in rules for guard in rule.guards)
         or any(tool.expect is not None and tool.expect.needs_body for tool in tools)
         or any(each.reads_answer for each in asked),
         show_as=any(tool.expect is not None and tool.expect.show_as for tool in tools),

@@ -111,7 +111,7 @@ class Approve(msgspec.Struct, frozen=True):
     def claims(self, method: str, writes: bool) -> bool:
         return False
 
-    def needs_answer(self) -> bool:
+    def needs_answer(self, messages: bool) -> bool:
         return False
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:

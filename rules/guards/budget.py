@@ -137,7 +137,7 @@ class Budget(msgspec.Struct, frozen=True, dict=True):
     def claims(self, method: str, writes: bool) -> bool:
         return False
 
-    def needs_answer(self) -> bool:
+    def needs_answer(self, messages: bool) -> bool:
         return self.measure.needs_answer
 
     @cached_property

@@ -128,7 +128,7 @@ class Concurrency(msgspec.Struct, frozen=True, dict=True):
     def claims(self, method: str, writes: bool) -> bool:
         return False
 
-    def needs_answer(self) -> bool:
+    def needs_answer(self, messages: bool) -> bool:
         return False
 
     @cached_property

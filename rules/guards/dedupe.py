@@ -176,7 +176,7 @@ class Dedupe(msgspec.Struct, frozen=True, dict=True):
     def claims(self, method: str, writes: bool) -> bool:
         return method in self.methods or (method == "POST" and writes)
 
-    def needs_answer(self) -> bool:
+    def needs_answer(self, messages: bool) -> bool:
         return False
 
     @cached_property

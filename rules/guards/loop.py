@@ -2,7 +2,8 @@
 
 For each run and tool the guard keeps the last calls and what came of each: an answer, an error, a refusal, a replay.
 Three patterns stop a call: the same error three times, the same answer five times (ten for GET and HEAD), or two or
-three calls that took turns three times with the same answers. What was between does not hide it, and a changed answer
+three calls that took turns three times with the same answers. What an error is says the status, the tool (`expect`), or
+the protocol of the message (`rules.protocols.failure`). What was between does not hide it, and a changed answer
 ends it: polling that progresses is no loop. A call that is stopped is refused for a minute. Then it goes out once more,
 and when the same comes of it again, it is stopped for twice as long.
 
@@ -28,6 +29,7 @@ from rules.guard import Pass, Refuse, Settled, Verdict, View
 from rules.guards.cooldown import pause_until
 from rules.guards.probe import PROBE_NS
 from rules.guards.reading import DURATION_SCHEMA, read_count, read_duration, read_map, shown
+from rules.protocols import failure
 from rules.state import Due, SetBack, State
 from rules.units import SECOND_NS, show_duration
 from rules.yamltree import Node
@@ -215,8 +217,8 @@ class Loop(msgspec.Struct, frozen=True, dict=True):
     def claims(self, method: str, writes: bool) -> bool:
         return False
 
-    def needs_answer(self) -> bool:
-        return False
+    def needs_answer(self, messages: bool) -> bool:
+        return messages
 
     @cached_property
     def _space(self) -> bytes:
@@ -243,8 +245,10 @@ class Loop(msgspec.Struct, frozen=True, dict=True):
         answer = settled.answer
         if answer.withdrawn or answer.abandoned or pause_until(answer, now_ns) > now_ns:
             return ()
-        result, error = _came(answer, settled.expected == "failed", settled.call_id)
-        executed: dict[str, Executed] = {"done": "yes", "not_executed": "no", "unknown": "unknown"}
+        said = failure(settled.call, answer) if answer.complete and settled.expected != "met" else ""
+        result, error = _came(answer, settled.expected == "failed", said, settled.call_id)
+        done: Executed = "unknown" if said else "yes"
+        executed: dict[str, Executed] = {"done": done, "not_executed": "no", "unknown": "unknown"}
         changes: list[Change] = []
         for sent in settled.claimed:
             call, writes = cast(str, sent.data["call"]), sent.data["writes"]
@@ -343,8 +347,8 @@ class Loop(msgspec.Struct, frozen=True, dict=True):
         )
 
 
-def _came(answer: Answer, failed: bool, call_id: str) -> tuple[str, bool]:
-    """What came of a call that was sent, and whether that is an error.
+def _came(answer: Answer, failed: bool, said: str, call_id: str) -> tuple[str, bool]:
+    """What came of a call that was sent, and whether that is an error. `said`: the failure that its protocol tells.
 
     Errors are the same when their status is: what they say often holds the time, or an id.
     """
@@ -352,6 +356,8 @@ def _came(answer: Answer, failed: bool, call_id: str) -> tuple[str, bool]:
         return "no answer", True
     if answer.status >= 400 or failed:
         return f"{'failed' if failed else 'status'}:{answer.status}", True
+    if said:
+        return f"said:{said}", True
     return f"answer:{answer.status}:{answer.digest or call_id}", False
 
 
@@ -364,7 +370,7 @@ def _words(result: str) -> str:
         return f"it was refused ({rest})"
     if kind == "failed":
         return f"the API answered {rest} and reported a failure"
-    return f"the API answered {rest}" if kind == "status" else "the same answer"
+    return f"the API answered {rest}" if kind in ("status", "said") else "the same answer"
 
 
 def _streak(seen: Sequence[Seen], now: Seen) -> int:

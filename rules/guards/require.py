@@ -106,7 +106,7 @@ class Require(msgspec.Struct, frozen=True):
     def claims(self, method: str, writes: bool) -> bool:
         return False
 
-    def needs_answer(self) -> bool:
+    def needs_answer(self, messages: bool) -> bool:
         """Not that of the calls that it guards: for the earlier ones see `RuleSet.earlier`."""
         return False
 

@@ -160,7 +160,7 @@ class Throttle(msgspec.Struct, frozen=True, dict=True):
         numbers = b"" if self._kind == "stamps" else b"%d/%d/%d" % (rate.quota, rate.window_ns, rate.burst)
         return frame(b"throttle", frame(self.rule.encode(), self._kind.encode(), numbers))
 
-    def needs_answer(self) -> bool:
+    def needs_answer(self, messages: bool) -> bool:
         return False
 
     def check(self, view: View, state: State, now_ns: int) -> Verdict:

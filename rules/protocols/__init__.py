@@ -11,8 +11,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from rules import grpc
 from rules.call import Body, Call, Json
 from rules.canonical import canonical_json
+from rules.decision import Answer
 from rules.fields import ABSENT, Absent, ConditionError
 from rules.protocols import graphql, mcp
 from rules.protocols.says import Says
@@ -33,6 +35,13 @@ def arguments(call: Call) -> Json | Absent:
     if message is not None:
         return ABSENT if message.arguments is None else message.arguments
     return graphql.arguments(call)
+
+
+def failure(call: Call, answer: Answer) -> str:
+    """What the protocol of `call` says in `answer` of having failed, in a few words; empty where it says no such thing,
+    or where the body was not kept. HTTP's status is 200 all the same.
+    """
+    return grpc.failure(call, answer) or mcp.failure(call, answer.body) or graphql.failure(call, answer.body)
 
 
 def shown_message(call: Call) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from rules.call import Call, Json
+from rules.call import Body, Call, Json
 from rules.fields import ABSENT, Absent, ConditionError
 from rules.globs import glob_fits
 from rules.protocols.says import rank_of
@@ -96,6 +96,29 @@ def shown(call: Call) -> str:
     """What `call` asks for, for people; empty where that can not be told."""
     found = _asked(call)
     return f"{found.type} {', '.join(root.name for root in found.roots)}" if found is not None else ""
+
+
+def failure(call: Call, body: Body) -> str:
+    """What an answer says of having failed: it has errors, and nothing beside them."""
+    content = body.json if body.kind == "json" else None
+    errors = content.get("errors") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(errors, list) or not errors:
+        return ""
+    data = content.get("data")
+    if any(value is not None for value in data.values()) if isinstance(data, dict) else data is not None:
+        return ""  # a part of what was asked for came
+    try:
+        if _asked(call) is None:
+            return ""
+    except ConditionError:
+        return ""
+    first = errors[0] if isinstance(errors[0], dict) else {}
+    extensions = first.get("extensions")
+    code = extensions.get("code") if isinstance(extensions, dict) else first.get("type")
+    return f"GraphQL errors ({code})" if isinstance(code, str) and _CODE.fullmatch(code) else "GraphQL errors"
+
+
+_CODE = re.compile(r"[A-Za-z0-9_]{1,40}")
 
 
 def _asked(call: Call) -> Asked | None:

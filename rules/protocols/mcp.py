@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import json
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 import msgspec
 
-from rules.call import Call, Json
+from rules.call import Body, Call, Json
 from rules.fields import ConditionError
 from rules.globs import glob_fits
 from rules.protocols.says import rank_of
@@ -105,6 +108,29 @@ def read_message(call: Call) -> Message | None:
     if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
         return None
     return Message(method, name, arguments or {})
+
+
+def failure(call: Call, body: Body) -> str:
+    """What an answer to a message says of having failed; `body` is JSON, or a stream of events that holds it."""
+    if body.kind not in ("json", "text") or read_message(call) is None:
+        return ""
+    for answer in _events(body.text) if body.kind == "text" else [body.json]:
+        if isinstance(answer, dict):
+            result, error = answer.get("result"), answer.get("error")
+            if isinstance(error, dict):
+                code = error.get("code")
+                return f"JSON-RPC error {code}" if type(code) is int else "a JSON-RPC error"
+            if isinstance(result, dict) and result.get("isError") is True:
+                return "isError: true"
+    return ""
+
+
+def _events(text: str) -> Iterator[Json]:
+    """The messages in a stream of events, as far as they can be read."""
+    for event in re.split(r"\r?\n\r?\n", text):
+        lines = [line.removeprefix("data:") for line in event.splitlines() if line.startswith("data:")]
+        with contextlib.suppress(ValueError, RecursionError):
+            yield json.loads("\n".join(lines))
 
 
 def _check_headers(call: Call, message: Message) -> None:

@@ -142,11 +142,14 @@ rules:
 
 
 @pytest.mark.parametrize("form", ["application/json", "gzip", "text/event-stream"])
-async def test_an_mcp_tool_that_answers_the_same_under_every_new_id_is_stopped(world: Any, form: str) -> None:
+@pytest.mark.parametrize(("failed", "reached"), [(True, 3), (False, 5)])
+async def test_an_mcp_tool_that_answers_the_same_under_every_new_id_is_stopped(
+    world: Any, form: str, failed: bool, reached: int
+) -> None:
     here = await world(MCP_RULES)
 
     async def respond(hit: Hit, _: asyncio.StreamWriter) -> bytes:
-        result = {"content": [{"type": "text", "text": "the report could not be made"}], "isError": True}
+        result = {"content": [{"type": "text", "text": "the report could not be made"}], "isError": failed}
         said = json.dumps({"jsonrpc": "2.0", "id": json.loads(hit.body)["id"], "result": result}).encode()
         if form == "gzip":
             return answer(200, gzip.compress(said), ("content-encoding", "gzip"))
@@ -161,6 +164,6 @@ async def test_an_mcp_tool_that_answers_the_same_under_every_new_id_is_stopped(w
             asked = {"name": "make_report", "arguments": {"month": "may"}}
             message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": asked}
             got = (await client.post("/mcp", json=message)).text
-    assert len(here.upstream.hits) == 5
+    assert len(here.upstream.hits) == reached
     assert json.loads(got)["id"] == 7
     assert "Do not repeat this call" in json.loads(got)["result"]["content"][0]["text"]
