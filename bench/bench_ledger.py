@@ -23,9 +23,10 @@ from pathlib import Path
 
 from proxy.ledger.entries import DecisionEntry, Entry, OutcomeEntry
 from proxy.ledger.ids import new_id
-from proxy.ledger.query import Filters, LedgerReader
+from proxy.ledger.query import LedgerReader
 from proxy.ledger.redact import Redactor
 from proxy.ledger.rows import COLUMNS, Row, row_of
+from proxy.ledger.selecting import Filters
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from rules.decision import Change, Plain

@@ -15,7 +15,8 @@ from proxy.confdir import Confdir, ConfdirError
 from proxy.joining import wish_of
 from proxy.ledger.commands import CommandError, submit
 from proxy.ledger.entries import LedgerError
-from proxy.ledger.query import Filters, LedgerReader
+from proxy.ledger.query import LedgerReader
+from proxy.ledger.selecting import Filters
 from proxy.osuser import os_user
 from proxy.owner import Owner, apart, owner_of, serving
 from proxy.report.checked import told

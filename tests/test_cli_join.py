@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.ledger.query import Filters, LedgerReader
+from proxy.ledger.query import LedgerReader
+from proxy.ledger.selecting import Filters
 from tests.test_cli_proxy import Upstream, agent, asked, borderpost, said, serving, through, upstream
 
 __all__ = ["upstream"]

@@ -9,7 +9,8 @@ import pytest
 from proxy.demo.api import rate
 from proxy.demo.main import Demo, DemoError, run_demo
 from proxy.demo.screen import show
-from proxy.ledger.query import Filters, LedgerReader
+from proxy.ledger.query import LedgerReader
+from proxy.ledger.selecting import Filters
 from proxy.report.terminal import columns_of
 
 

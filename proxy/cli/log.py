@@ -16,7 +16,7 @@ from proxy.cli.options import TYPED, Command, as_json, shared
 from proxy.cli.output import print_json, print_lines, room, say, table_room
 
 if TYPE_CHECKING:
-    from proxy.ledger.query import Filters
+    from proxy.ledger.selecting import Filters
 
 DECISIONS = ("allow", "deny", "throttle", "replay", "hold")
 GROUPINGS = ("decision", "tool", "agent", "code", "rule")
@@ -37,7 +37,7 @@ def filtered(command: Command) -> Command:
     ]
 
     def gather(ctx: click.Context, /, **arguments: Any) -> Any:
-        from proxy.ledger.query import Filters
+        from proxy.ledger.selecting import Filters
 
         now_ns = time.time_ns()
         since, until = (moment(arguments.pop(name), now_ns) for name in ("since", "until"))

@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from proxy.demo.main import RUN, Demo
-from proxy.ledger.query import Filters, LedgerReader
+from proxy.ledger.query import LedgerReader
+from proxy.ledger.selecting import Filters
 from proxy.report.calls import list_calls
 from proxy.report.state import by_decision
 from proxy.report.terminal import Cell, Column, paint, table

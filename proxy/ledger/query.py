@@ -7,11 +7,10 @@ Every question here is answered through an index, newest first, a page at a time
 from __future__ import annotations
 
 import contextlib
-import datetime
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -20,10 +19,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from proxy.ledger import schema
 from proxy.ledger.asked import Question, questions
-from proxy.ledger.entries import HELD_BACK, CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
+from proxy.ledger.entries import CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
 from proxy.ledger.rows import entry_of
+from proxy.ledger.selecting import ALL, UNANSWERED, Filters, Grouping, calls_query, selection, stats_query, tail_query
+from proxy.ledger.told import CallDetail, CallRow, HaltRow, OutcomeRow, RunRow, StatsRow, Status, iso, ms
 from rules.decide import apply
-from rules.decision import Change, Violation
 from rules.halts import Halt, Halts
 from rules.state import CLOCK, State
 
@@ -31,164 +31,6 @@ SLACK_NS = 60_000_000_000
 """Entries stand in the order of their seq; their times follow it, but for less than this."""
 
 MAX_SEQ = (1 << 63) - 1
-
-type Grouping = Literal["decision", "tool", "agent", "code", "rule"]
-
-
-class Filters(msgspec.Struct, frozen=True):
-    """Which calls: every filter that is set must fit. Times are ns since the epoch, `until_ns` is exclusive.
-
-    `rule`: calls that this rule determined, or would have in monitor mode. `status`: what the client was answered.
-    """
-
-    since_ns: int | None = None
-    until_ns: int | None = None
-    agent: str | None = None
-    run: str | None = None
-    tool: str | None = None
-    decision: str | None = None
-    rule: str | None = None
-    host: str | None = None
-    status: int | None = None
-
-
-ALL = Filters()
-
-
-class CallRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One call as `log list --json` prints it. `at` is ISO 8601 in UTC.
-
-    `would`: the rules that would have refused it, were they not in monitor mode. `outcome`, `status` and `duration_ms`
-    are None as long as a call that was sent has no answer. `expected`: whether the answer was a success by its tool's
-    `expect`: `met`, `failed` or `unclear`; left out of the JSON where there is none.
-    """
-
-    id: str
-    seq: int
-    at: str
-    run: str
-    agent: str
-    tool: str
-    method: str
-    scheme: str
-    host: str
-    port: int
-    path: str
-    decision: str
-    code: str
-    rules: tuple[str, ...]
-    would: tuple[str, ...]
-    executed: str
-    outcome: str | None
-    status: int | None
-    duration_ms: float | None
-    ruleset: str
-    expected: str = ""
-
-
-class OutcomeRow(msgspec.Struct, frozen=True):
-    """One thing that became known of a call that was sent."""
-
-    seq: int
-    at: str
-    outcome: str
-    status: int | None
-    duration_ms: float
-    error: str
-    answer_bytes: int
-    client_left: bool
-    expected: str
-    shown_as: int
-    messages: tuple[int, int]
-    streamed_bytes: int
-    changes: tuple[Change, ...]
-
-
-class CallDetail(msgspec.Struct, frozen=True):
-    """Everything on record about one call. `calls`: above 1, this stands for so many equal refusals.
-
-    `pruned`: detail, violations, would and facts were given up (`log prune`, `keep`, `max_size`).
-    """
-
-    call: CallRow
-    detail: str
-    violations: tuple[Violation, ...]
-    would: tuple[Violation, ...]
-    facts: dict[str, Any]
-    changes: tuple[Change, ...]
-    replay_of: str
-    fingerprint: str
-    send_at_ns: int
-    waited_ms: float
-    calls: int
-    outcomes: tuple[OutcomeRow, ...]
-    hash: str
-    pruned: bool
-
-
-class StatsRow(msgspec.Struct, frozen=True):
-    """The calls of one group. `answer_bytes` counts upstream answers; latencies are of calls that were answered."""
-
-    key: str
-    calls: int
-    allowed: int
-    denied: int
-    throttled: int
-    replayed: int
-    held: int
-    unknown: int
-    failed: int
-    answer_bytes: int
-    p50_ms: float | None
-    p95_ms: float | None
-
-
-class RunRow(msgspec.Struct, frozen=True):
-    """One run: when, who, and how many calls were decided how."""
-
-    run: str
-    agent: str
-    first_at: str
-    last_at: str
-    calls: int
-    allowed: int
-    denied: int
-    throttled: int
-    replayed: int
-    held: int
-
-
-class HaltRow(msgspec.Struct, frozen=True):
-    """Calls that a person has stopped: `calls` says which; `agent` and `tool` are names or globs, empty for any."""
-
-    calls: str
-    agent: str
-    tool: str
-    reason: str
-    by: str
-    at: str
-
-
-class Status(msgspec.Struct, frozen=True):
-    """Where the ledger stands. `used_bytes` is what counts towards `max_size`; `size_bytes` are all its files.
-
-    `problem` is of the last reload that failed since the rule set in force was loaded."""
-
-    path: str
-    entries: int
-    size_bytes: int
-    used_bytes: int
-    last_ns: int
-    last_at: str
-    boot: dict[str, Any] | None
-    boot_at: str
-    ruleset: RulesetEntry | None
-    ruleset_at: str
-    problem: str
-    problem_at: str
-    totals: dict[str, int]
-    codes: dict[str, int]
-    halts: tuple[HaltRow, ...]
 
 
 def open_reader(path: Path) -> Engine:
@@ -337,8 +179,8 @@ class LedgerReader:
                 unknown=row.unknown,
                 failed=row.failed,
                 answer_bytes=row.answer_bytes,
-                p50_ms=_ms(row.p50_ns),
-                p95_ms=_ms(row.p95_ns),
+                p50_ms=ms(row.p50_ns),
+                p95_ms=ms(row.p95_ns),
             )
             for row in rows
         )
@@ -346,7 +188,7 @@ class LedgerReader:
     def unanswered(self, filters: Filters = ALL) -> int:
         """How many of the calls that fit were sent and got no answer. Reads every call between `since` and `until`."""
         with self._connect() as connection:
-            source, where, _, values = _selection(filters, _bounds(connection, filters), False)
+            source, where, _, values = selection(filters, _bounds(connection, filters), False)
             found = connection.execute(text(f"SELECT count(*) FROM {source} WHERE {where} AND {UNANSWERED}"), values)
             count: int = found.scalar_one()
         return count
@@ -407,14 +249,7 @@ class LedgerReader:
         return reading(self._engine, self._path)
 
 
-COLUMNS = f"""
-    d.seq, d.id, d.at_ns, d.run, d.agent, d.tool, d.method, d.scheme, d.host, d.port, d.path, d.decision, d.code,
-    d.rules, d.rest, {schema.EXECUTED} AS executed, o.outcome, coalesce(o.status, d.status) AS status, o.duration_ns,
-    d.ruleset, o.rest ->> '$.expected' AS expected
-"""
 CODES = "SELECT code, calls FROM codes ORDER BY calls DESC, code"
-WITH_OUTCOME = f"LEFT JOIN entries o ON o.seq = {schema.LAST_OUTCOME}"
-
 SHOW = """
     SELECT id, seq FROM entries WHERE id >= :low AND id <= :high AND decision IS NOT NULL ORDER BY id, seq LIMIT 4
 """
@@ -426,11 +261,6 @@ LAST_UNTIL = "SELECT seq FROM entries WHERE at_ns <= :at ORDER BY at_ns DESC, se
 
 FIRST_RUN = "SELECT min(run) FROM entries WHERE run >= :low AND run <= :high"
 NEXT_RUN = "SELECT min(run) FROM entries WHERE run > :low AND run <= :high"
-
-UNANSWERED = f"""
-    d.decision = 'allow' AND o.outcome IS NOT NULL AND o.status IS NULL
-    AND coalesce(o.rest ->> '$.error', '') NOT LIKE '{HELD_BACK}%'
-"""
 
 RUNS = f"""
     WITH RECURSIVE each_run(run) AS (
@@ -453,100 +283,6 @@ RUNS = f"""
     FROM counted CROSS JOIN entries o ON o.seq = counted.first CROSS JOIN entries s ON s.seq = counted.last
     ORDER BY counted.last DESC
 """
-
-type Query = tuple[str, dict[str, Any]]
-
-
-def calls_query(filters: Filters, bounds: tuple[int, int], *, held: bool = False) -> Query:
-    """SQL for the calls that fit with a seq within `bounds`, newest first, at most `:limit`.
-
-    `held`: also the decisions that did not stand for good, because the call was held by them.
-    """
-    source, where, seq, values = _selection(filters, bounds, held)
-    return f"SELECT {COLUMNS} FROM {source} WHERE {where} ORDER BY {seq} DESC LIMIT :limit", values
-
-
-def tail_query(filters: Filters) -> Query:
-    """SQL for the calls that fit and ended after `:since`, in the order of their ends (`end`), at most `:limit`."""
-    terms, values = _terms(filters)
-    if filters.rule is not None:
-        terms.append("EXISTS (SELECT 1 FROM entry_rules r WHERE r.rule = :rule AND r.seq = d.seq)")
-        values["rule"] = filters.rule
-    return (
-        f'SELECT {COLUMNS}, w.seq AS "end" FROM entries w CROSS JOIN entries d ON d.seq = w.call_seq {WITH_OUTCOME} '
-        f"WHERE {' AND '.join(['w.seq > :since', 'w.seq <= :last', ENDED, *terms])} ORDER BY w.seq LIMIT :limit",
-        values,
-    )
-
-
-ENDED = "(w.outcome IS NOT NULL OR w.decision <> 'allow')"
-
-
-def stats_query(by: Grouping, filters: Filters, bounds: tuple[int, int]) -> Query:
-    """SQL for the calls that fit with a seq within `bounds`, counted by group; a rule counts where it determined."""
-    source, where, _, values = _selection(filters, bounds, False)
-    key = f"d.{by}"
-    if by == "rule":
-        key = "g.value"
-        source = f"{source}, json_each(d.rules) g"
-    return (
-        f"""
-        WITH c AS (
-            SELECT {key} AS "key", d.calls, d.decision, o.outcome, o.answer_bytes, o.duration_ns,
-                   o.rest ->> '$.expected' AS expected,
-                   row_number() OVER (PARTITION BY {key} ORDER BY o.duration_ns) AS place,
-                   count(o.duration_ns) OVER (PARTITION BY {key}) AS answered,
-                   count(*) OVER (PARTITION BY {key}) AS total
-            FROM {source} WHERE {where}
-        )
-        SELECT d."key", sum(d.calls) AS calls, {schema.COUNTS},
-               sum(CASE d.outcome WHEN 'unknown' THEN 1 ELSE 0 END) AS unknown,
-               sum(CASE d.expected WHEN 'failed' THEN 1 ELSE 0 END) AS failed,
-               coalesce(sum(d.answer_bytes), 0) AS answer_bytes,
-               max(CASE WHEN place - (total - answered) = (answered + 1) / 2 THEN duration_ns END) AS p50_ns,
-               max(CASE WHEN place - (total - answered) = (answered * 95 + 99) / 100 THEN duration_ns END) AS p95_ns
-        FROM c AS d GROUP BY d."key" ORDER BY 2 DESC, 1
-        """,
-        values,
-    )
-
-
-def _selection(filters: Filters, bounds: tuple[int, int], held: bool) -> tuple[str, str, str, dict[str, Any]]:
-    """FROM, WHERE, what to order by, and values, for the calls `d` that fit, with their last outcome `o`."""
-    terms, values = _terms(filters)
-    values |= {"low": bounds[0], "high": bounds[1]}
-    source, seq = "entries d", "d.seq"
-    if filters.rule is not None:
-        source, seq = "entry_rules r CROSS JOIN entries d ON d.seq = r.seq", "r.seq"
-        terms.append("r.rule = :rule")
-        values["rule"] = filters.rule
-    elif filters.status is not None:
-        source, seq = "entries s CROSS JOIN entries d ON d.seq = s.call_seq", "s.call_seq"
-        terms.append("s.status = :status AND s.seq = coalesce(o.seq, d.seq)")
-    where = " AND ".join([f"{seq} >= :low", f"{seq} <= :high", "d.decision IS NOT NULL", *terms])
-    if not held:
-        where += " AND d.calls > 0"
-    return f"{source} {WITH_OUTCOME}", where, seq, values
-
-
-def _terms(filters: Filters) -> tuple[list[str], dict[str, Any]]:
-    """The conditions that stand in the columns of the call itself."""
-    terms, values = [], {}
-    for name in ("agent", "run", "tool", "decision", "host"):
-        wanted = getattr(filters, name)
-        if wanted is not None:
-            terms.append(f"d.{name} = :{name}")
-            values[name] = wanted
-    if filters.status is not None:
-        terms.append("coalesce(o.status, d.status) = :status")
-        values["status"] = filters.status
-    if filters.since_ns is not None:
-        terms.append("d.at_ns >= :since_ns")
-        values["since_ns"] = filters.since_ns
-    if filters.until_ns is not None:
-        terms.append("d.at_ns < :until_ns")
-        values["until_ns"] = filters.until_ns
-    return terms, values
 
 
 def _bounds(connection: Connection, filters: Filters) -> tuple[int, int]:
@@ -582,7 +318,7 @@ def _call_row(row: Any) -> CallRow:
         executed=row.executed,
         outcome=row.outcome,
         status=row.status,
-        duration_ms=_ms(row.duration_ns),
+        duration_ms=ms(row.duration_ns),
         ruleset=row.ruleset,
         expected=row.expected or "",
     )
@@ -678,16 +414,3 @@ def _files(path: Path) -> Iterator[Path]:
         file = path.with_name(name)
         if file.exists():
             yield file
-
-
-def _ms(duration_ns: int | None) -> float | None:
-    return None if duration_ns is None else round(duration_ns / 1e6, 3)
-
-
-def iso(at_ns: int) -> str:
-    """`at_ns` as ISO 8601 in UTC to the millisecond, cut and not rounded; empty for 0."""
-    if not at_ns:
-        return ""
-    seconds, rest_ns = divmod(at_ns, 1_000_000_000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ns // 1_000_000:03d}Z"

@@ -12,8 +12,9 @@ import msgspec
 
 from proxy.ledger.asked import Question
 from proxy.ledger.entries import LedgerError
-from proxy.ledger.query import CallDetail, LedgerReader
+from proxy.ledger.query import LedgerReader
 from proxy.ledger.redact import MAX_HELD_TEXT, shortened
+from proxy.ledger.told import CallDetail
 from proxy.report.moments import show_span
 from proxy.report.terminal import Cell, Column, Style, clip, columns_of, hung, paint, table, visible
 

@@ -31,7 +31,9 @@ from rules.guards.spending import Budgets
 from rules.pattern import PORTS
 
 if TYPE_CHECKING:
-    from proxy.ledger.query import CallDetail, CallRow, Filters, LedgerReader, OutcomeRow, StatsRow
+    from proxy.ledger.query import LedgerReader
+from proxy.ledger.selecting import Filters
+from proxy.ledger.told import CallDetail, CallRow, OutcomeRow, StatsRow
 
 POLL_S = 0.3
 """How often `log tail` looks."""

@@ -20,7 +20,7 @@ from rules.ruleset import Bounds
 from rules.units import show_duration
 
 if TYPE_CHECKING:
-    from proxy.ledger.query import Status
+    from proxy.ledger.told import Status
 
 WORDS = {"allow": "allowed", "replay": "replayed", "throttle": "throttled", "hold": "held", "deny": "blocked"}
 
@@ -104,7 +104,7 @@ def gather(ledger: Path, confdir: Path, wall_ns: int) -> Facts:
 def _told(ledger: Path) -> tuple[tuple[Budget, ...], tuple[JoinedRow, ...]]:
     """What the proxy tells that owns `ledger`: budgets, and runs that have joined."""
     from proxy.desk import told
-    from proxy.ledger.query import iso
+    from proxy.ledger.told import iso
 
     found = told(ledger)
     budgets = tuple(

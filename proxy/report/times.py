@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from proxy.clock import TOLERATED_NS
-from proxy.ledger.query import LedgerReader, iso
+from proxy.ledger.query import LedgerReader
+from proxy.ledger.told import iso
 from proxy.report.moments import SECOND_NS, show_second, show_span
 from proxy.report.terminal import paint
 

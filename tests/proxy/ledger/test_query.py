@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ledger import query
+from proxy.ledger import query, selecting
 from proxy.ledger.entries import DecisionEntry, Entry, LedgerError, OutcomeEntry
-from proxy.ledger.query import ALL, CallRow, Filters, LedgerReader
+from proxy.ledger.query import LedgerReader
 from proxy.ledger.rows import COLUMNS
+from proxy.ledger.selecting import ALL, Filters
+from proxy.ledger.told import CallRow
 from rules.decision import Violation
 from tests.proxy.ledger.samples import NOW_NS, boot, decision, open_ledger, outcome, refusal, ruleset
 
@@ -207,7 +209,7 @@ def test_stats_count_by_group(reader: LedgerReader) -> None:
     assert (by_decision["deny"].p50_ms, by_decision["deny"].p95_ms) == (None, None)
 
 
-GROUPS: list[tuple[query.Grouping, list[str]]] = [
+GROUPS: list[tuple[selecting.Grouping, list[str]]] = [
     ("agent", ["support", "janitor"]),
     ("tool", ["stripe.refund", ""]),
     ("code", ["policy-denied", ""]),
@@ -216,7 +218,7 @@ GROUPS: list[tuple[query.Grouping, list[str]]] = [
 
 
 @pytest.mark.parametrize(("by", "keys"), GROUPS)
-def test_stats_of_every_grouping_largest_first(reader: LedgerReader, by: query.Grouping, keys: list[str]) -> None:
+def test_stats_of_every_grouping_largest_first(reader: LedgerReader, by: selecting.Grouping, keys: list[str]) -> None:
     assert [row.key for row in reader.stats(by)] == keys
     filtered = reader.stats(by, Filters(agent="janitor", status=403, since_ns=NOW_NS))
     assert sum(row.calls for row in filtered) == 1
@@ -236,7 +238,7 @@ def test_percentiles_are_values_that_occurred(path: Path, durations: list[int], 
         connection.executemany(
             "INSERT INTO entries (seq, call_seq, decision, outcome, duration_ns, calls) VALUES (?, ?, ?, ?, ?, ?)", rows
         )
-        sql, values = query.stats_query("decision", ALL, (0, query.MAX_SEQ))
+        sql, values = selecting.stats_query("decision", ALL, (0, query.MAX_SEQ))
         p50_ns, p95_ns = connection.execute(sql, values).fetchone()[-2:]
     ordered = sorted(durations)
     assert p50_ns == ordered[-(-len(ordered) // 2) - 1]
@@ -285,11 +287,11 @@ def test_status_of_a_ledger_without_a_word(tmp_path: Path) -> None:
 # Query plans
 
 
-DOCUMENTED: dict[str, query.Query] = {
-    **{f"list {name}": query.calls_query(filters, (1, 9)) for name, filters, _ in FILTERS},
-    **{f"tail {name}": query.tail_query(filters) for name, filters, _ in FILTERS},
-    **{f"stats {name}": query.stats_query("decision", filters, (1, 9)) for name, filters, _ in FILTERS},
-    **{f"stats by {by}": query.stats_query(by, ALL, (1, 9)) for by, _ in GROUPS},
+DOCUMENTED: dict[str, selecting.Query] = {
+    **{f"list {name}": selecting.calls_query(filters, (1, 9)) for name, filters, _ in FILTERS},
+    **{f"tail {name}": selecting.tail_query(filters) for name, filters, _ in FILTERS},
+    **{f"stats {name}": selecting.stats_query("decision", filters, (1, 9)) for name, filters, _ in FILTERS},
+    **{f"stats by {by}": selecting.stats_query(by, ALL, (1, 9)) for by, _ in GROUPS},
     "show": (query.SHOW, {}),
     "outcomes": (query.OUTCOMES, {}),
     "last boot": (query.LAST_OF_KIND, {}),
