@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from mitmproxy import http
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands, events
 
 from proxy.wire.error import WireError
@@ -34,6 +35,13 @@ class LookLater(commands.Command):
 
 class Look(events.Event):
     """Something has changed, or time has passed: whoever is at something sees whether that may go on."""
+
+
+class GoneOn(events.Event):
+    """What came from `connection` has gone on, so that it may send more."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
 
 class GoesOn:

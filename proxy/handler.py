@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from mitmproxy import options
@@ -20,7 +20,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from mitmproxy.proxy.server_hooks import ServerConnectHook, ServerConnectionHookData
 
 from proxy.chain import UpstreamProxy, open_tunnel
-from proxy.commands import Look, LookLater, Wait, WaitCompleted
+from proxy.commands import GoneOn, Look, LookLater, Wait, WaitCompleted
 from proxy.layers import Http, http_of
 
 type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
@@ -28,6 +28,9 @@ type Hooks = dict[str, tuple[Callable[..., Awaitable[None] | None], ...]]
 
 HELD_CAP_BYTES = 1024 * 1024
 """How much of what one peer sends may wait in memory for another."""
+
+OWN_CAP_BYTES = 1024 * 1024
+"""How much of what one peer brings about may wait for itself, such as answers to its pings."""
 
 log = logging.getLogger("borderpost")
 
@@ -51,6 +54,8 @@ class Handler(live.LiveConnectionHandler):
         self._moved = asyncio.Event()
         self._aborted = False
         self._tunnelled = False
+        self._granting: set[Connection] = set()
+        self.client.borderpost_room = self._has_room  # type: ignore[attr-defined]
         self.layer: layer.Layer = Http(self.layer.context, HTTPMode.regular)
 
     async def server_event(self, event: events.Event) -> None:
@@ -216,21 +221,67 @@ class Handler(live.LiveConnectionHandler):
             raise
 
     async def drain_writers(self) -> None:
-        """Read no more from a peer while much of what it sent cannot go on: it would all be kept in memory.
+        """Take no more from a peer while much of what it sent cannot go on: it would all be kept in memory.
 
-        mitmproxy waits for sockets only, not for calls that are decided or dialled, nor for HTTP/2's own windows.
+        From one that speaks HTTP/1, no more is read. One that speaks HTTP/2 gets no leave to send more, and is read on:
+        it may say that it can take more of what goes the other way. mitmproxy waits for sockets only, and for all of
+        them, also for that of the peer itself.
         """
-        await super().drain_writers()
-        http = http_of(self.client)
         task = asyncio.current_task()
         reading = next((one for one, transport in self.transports.items() if transport.handler is task), None)
-        if http is None or reading is None:
+        http = http_of(self.client)
+        if reading is None or http is None:
             return
-        while http.held_bytes(reading) > HELD_CAP_BYTES and self.client.state is ConnectionState.OPEN:
-            if self._aborted:
+        owes = http.owes(reading)
+        if owes is None:
+            await self._wait_for_room(reading)
+        else:
+            await self._drain(reading, OWN_CAP_BYTES)
+            if owes and reading not in self._granting:
+                self._granting.add(reading)
+                self._start(self._grant(reading))
+
+    async def _grant(self, reading: Connection) -> None:
+        """Let a peer that speaks HTTP/2 send more, when what it sent has gone on."""
+        try:
+            await self._wait_for_room(reading)
+        finally:
+            self._granting.discard(reading)
+        await self.server_event(GoneOn(reading))
+
+    async def _wait_for_room(self, reading: Connection) -> None:
+        """Wait until what came from `reading` has gone on, but for a little."""
+        http = http_of(self.client)
+        while True:
+            for connection in list(self._others(reading)):
+                await self._drain(connection, 0)
+            over = self.client.state is not ConnectionState.OPEN or self._aborted
+            if http is None or over or http.held_bytes(reading) <= HELD_CAP_BYTES:
                 return
             self._moved.clear()
             await self._moved.wait()
+
+    async def _drain(self, connection: Connection, unless_bytes: int) -> None:
+        """Wait until what is to be sent to `connection` is sent, unless that is little."""
+        transport = self.transports.get(connection)
+        if transport is None or transport.writer is None or _unsent_bytes(transport) <= unless_bytes:
+            return
+        try:
+            await transport.writer.drain()
+        except OSError as error:
+            if transport.handler is not None:
+                transport.handler.cancel(f"Error sending data: {error}")
+
+    def _has_room(self, reading: Connection) -> bool:
+        """Whether what comes from `reading` goes on at present."""
+        http = http_of(self.client)
+        if http is None or http.held_bytes(reading) > HELD_CAP_BYTES:
+            return False
+        return all(_unsent_bytes(self.transports[one]) <= HELD_CAP_BYTES for one in self._others(reading))
+
+    def _others(self, reading: Connection) -> Iterator[Connection]:
+        """Those that get what comes from `reading`."""
+        return (one for one in self.transports if (one is self.client) is not (reading is self.client))
 
     async def on_timeout(self) -> None:
         """Nothing has moved for too long. mitmproxy would close the client; if an upstream is waited for, it is that
@@ -270,3 +321,9 @@ class Handler(live.LiveConnectionHandler):
     def _close(transport: live.ConnectionIO) -> None:
         if transport.writer is not None:
             transport.writer.close()
+
+
+def _unsent_bytes(transport: live.ConnectionIO) -> int:
+    """How much of what was written to a peer it has not taken yet."""
+    writer = transport.writer
+    return writer.transport.get_write_buffer_size() if isinstance(writer, asyncio.StreamWriter) else 0

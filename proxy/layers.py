@@ -41,14 +41,14 @@ from mitmproxy.proxy.layers.http._events import (
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook, HttpRequestHeadersHook, HttpRequestHook
 from mitmproxy.proxy.layers.http._http1 import Http1Connection
-from mitmproxy.proxy.layers.http._http2 import Http2Connection
 from mitmproxy.proxy.layers.http._http_h2 import BufferedH2Connection
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from mitmproxy.proxy.utils import expect
 
-from proxy.commands import GoesOn, GoesOnHook, Look, LookLater, Wait
+from proxy.commands import GoesOn, GoesOnHook, GoneOn, Look, LookLater, Wait
 from proxy.exchange import ANSWER_CAP_BYTES, Exchange
 from proxy.http1 import Http1Client, Http1Server, problem_of
+from proxy.http2 import Http2Client, Http2Server, Metered
 from proxy.websocket import Socket
 from rules.grpc import speaks, timeout_ns
 
@@ -468,6 +468,8 @@ class OnePieceServer(_OnePiece, Http1Server):
 
 mitmproxy.proxy.layers.http.Http1Client = OnePieceClient  # type: ignore[attr-defined]
 mitmproxy.proxy.layers.http.Http1Server = OnePieceServer  # type: ignore[attr-defined]
+mitmproxy.proxy.layers.http.Http2Client = Http2Client  # type: ignore[attr-defined]
+mitmproxy.proxy.layers.http.Http2Server = Http2Server  # type: ignore[attr-defined]
 
 
 class _Deaf:
@@ -491,11 +493,13 @@ class Http(HttpLayer):
         context.client.borderpost_http = self  # type: ignore[attr-defined]
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        if not isinstance(event, Look):
+        if isinstance(event, GoneOn) and http_of(self.context.client) is self:
+            yield from self.event_to_child(self.connections[event.connection], event)
+        elif isinstance(event, GoneOn | Look):
+            for stream in list(self.streams.values()):
+                yield from self.event_to_child(stream, event)
+        else:
             yield from super()._handle_event(event)
-            return
-        for stream in list(self.streams.values()):
-            yield from self.event_to_child(stream, event)
 
     def held_bytes(self, connection: Connection) -> int:
         """How much of what came from `connection` is in memory, because those that it is for cannot take it yet."""
@@ -513,6 +517,11 @@ class Http(HttpLayer):
             if h2 is not None and h2.stream_buffers:
                 held += sum(len(piece.data) for pieces in h2.stream_buffers.values() for piece in pieces)
         return held
+
+    def owes(self, connection: Connection) -> bool | None:
+        """Whether `connection`, which speaks HTTP/2, waits for leave to send more; None where it speaks HTTP/1."""
+        end = _metered(self.connections.get(connection))
+        return None if end is None else bool(end.owed)
 
     def inside_tunnel(self) -> layer.Layer | None:
         """What the client speaks to through CONNECT, when it is established and all that is outside only passes on."""
@@ -537,11 +546,17 @@ class Http(HttpLayer):
         yield from super().get_connection(event, reuse=reuse)
 
 
+def _metered(end: object) -> Metered | None:
+    """The end of an HTTP/2 connection that `end`, a layer, is, or some layer within it."""
+    while end is not None and not isinstance(end, Metered):
+        end = getattr(end, "child_layer", None)
+    return end
+
+
 def _h2_of(end: object) -> BufferedH2Connection | None:
     """The HTTP/2 connection that `end`, a layer, speaks, or some layer within it."""
-    while end is not None and not isinstance(end, Http2Connection):
-        end = getattr(end, "child_layer", None)
-    return end.h2_conn if end is not None else None
+    found = _metered(end)
+    return found.h2_conn if found is not None else None
 
 
 def http_of(client: Connection) -> Http | None:

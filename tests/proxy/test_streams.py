@@ -21,7 +21,7 @@ import proxy.addon
 import proxy.exchange
 import proxy.gate
 import proxy.layers
-import proxy.ledger.store
+import proxy.ledger.writing
 from proxy.ledger.query import LedgerReader
 from proxy.ledger.store import LedgerError
 from proxy.rulefiles import read
@@ -52,10 +52,11 @@ class Far:
         wire.tls.set_alpn_protocols(["h2"])
         wire.serve = self._serve
         self.heads: dict[int, dict[bytes, bytes]] = {}
-        self.got: dict[int, bytes] = {}
+        self.got: dict[int, bytearray] = {}
         self.ended: list[int] = []
         self.reset: list[int] = []
         self.act: Act = echo
+        self.waiting: dict[int, bytearray] = {}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         configuration = h2.config.H2Configuration(client_side=False, header_encoding=None)
@@ -71,16 +72,29 @@ class Far:
                     stream = getattr(event, "stream_id", None) or 0
                     if isinstance(event, h2.events.RequestReceived):
                         self.heads[stream] = dict(event.headers or ())
-                        self.got[stream] = b""
+                        self.got[stream] = bytearray()
                     elif isinstance(event, h2.events.DataReceived):
                         self.got[stream] += event.data or b""
-                        self.connection.acknowledge_received_data(event.flow_controlled_length or 0, stream)
+                        if stream not in self.waiting:
+                            self.connection.acknowledge_received_data(event.flow_controlled_length or 0, stream)
                     elif isinstance(event, h2.events.StreamEnded):
                         self.ended.append(stream)
                     elif isinstance(event, h2.events.StreamReset):
                         self.reset.append(stream)
                     await self.act(self, event)
         writer.close()
+
+    async def say_all(self) -> None:
+        """As much of what is `waiting` as the client takes; only then does it let the client say more."""
+        for stream, data in list(self.waiting.items()):
+            piece = bytes(data[: min(self.connection.local_flow_control_window(stream), 16384)])
+            if piece:
+                del data[: len(piece)]
+                self.connection.send_data(stream, piece)
+                self.connection.acknowledge_received_data(len(piece), stream)
+            if not data and stream in self.ended:
+                del self.waiting[stream]
+                self.connection.send_headers(stream, [(b"grpc-status", b"0")], end_stream=True)
 
     async def flush(self) -> None:
         self._writer.write(self.connection.data_to_send())
@@ -99,6 +113,16 @@ async def echo(far: Far, event: h2.events.Event) -> None:
         far.connection.send_headers(event.stream_id or 0, [(b"grpc-status", b"0")], end_stream=True)
 
 
+async def echo_as_it_is_taken(far: Far, event: h2.events.Event) -> None:
+    """As `echo`, for more than the client takes at once."""
+    if isinstance(event, h2.events.RequestReceived):
+        far.waiting[event.stream_id or 0] = bytearray()
+        await echo(far, event)
+    elif isinstance(event, h2.events.DataReceived):
+        far.waiting[event.stream_id or 0] += event.data or b""
+    await far.say_all()
+
+
 async def silence(far: Far, event: h2.events.Event) -> None:
     """Reads on."""
 
@@ -110,7 +134,7 @@ class Near:
         self.client = client
         self.stream = stream
         self.head: dict[bytes, bytes] = {}
-        self.body = b""
+        self.pieces: list[bytes] = []
         self.trailers: dict[bytes, bytes] = {}
         self.ended = False
         self.reset = False
@@ -136,7 +160,7 @@ class Near:
                 if isinstance(event, h2.events.ResponseReceived):
                     self.head = dict(event.headers or ())
                 elif isinstance(event, h2.events.DataReceived):
-                    self.body += event.data or b""
+                    self.pieces.append(event.data or b"")
                     self.client.connection.acknowledge_received_data(event.flow_controlled_length or 0, self.stream)
                 elif isinstance(event, h2.events.TrailersReceived):
                     self.trailers = dict(event.headers or ())
@@ -145,6 +169,10 @@ class Near:
                 elif isinstance(event, h2.events.StreamReset):
                     self.reset = True
             await self.client.flush()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
 
     async def hear_the_end(self) -> None:
         await self.hear(lambda: self.ended or self.reset)
@@ -274,6 +302,66 @@ async def test_an_answer_that_is_whole_before_its_request_ends_at_once(world: Ma
     assert [outcome for _, _, outcome in await recorded(here)] == ["unknown", None], "there was no gRPC status"
 
 
+async def test_both_sides_may_say_much_at_the_same_time(world: MakeWorld, far: Far) -> None:
+    """More than any buffer holds, each way: neither side is kept from saying that it can take more."""
+    here = await world(RULES)
+    size = 32 * 1024 * 1024
+    far.act = echo_as_it_is_taken
+    talk = await Near.begin(here)
+
+    async def pour() -> None:
+        left = size
+        while left:
+            piece = min(left, 16384, talk.client.connection.local_flow_control_window(talk.stream))
+            if not piece:
+                await asyncio.sleep(0)
+                continue
+            left -= piece
+            await talk.say(bytes(piece), end=not left)
+
+    async with asyncio.timeout(60):
+        pouring = asyncio.create_task(pour())
+        await talk.hear_the_end()
+        await pouring
+    assert (len(talk.body), len(far.got[1])) == (size, size)
+    assert (await recorded(here))[0][1:] == ("allow", "done")
+
+
+@pytest.mark.parametrize("speaks", ["h1", "h2"])
+async def test_a_stream_that_cannot_go_on_is_held_back_and_holds_nothing_else_up(
+    world: MakeWorld, wire: Wire, speaks: str
+) -> None:
+    here = await world(RULES)
+    go_on = asyncio.Event()
+    if speaks == "h2":
+        wire.tls.set_alpn_protocols(["h2"])
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if speaks == "h2":
+            connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+            connection.initiate_connection()
+            writer.write(connection.data_to_send())
+        await go_on.wait()
+        writer.close()
+
+    wire.serve = deaf
+    talk = await Near.begin(here, b"/up/a", (b"content-type", b"text/plain"))
+    connection, sent = talk.client.connection, 0
+    while piece := min(16384, connection.local_flow_control_window(talk.stream)):
+        await talk.say(bytes(piece))
+        sent += piece
+        if sent % 2**20 == 0:  # take what it says of how much may follow
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    connection.receive_data(await talk.client.tunnel.reader.read(65536))
+        assert sent < 16 * 2**20, "it was all kept in memory"
+    other = await talk.client.begin(b"GET", b"/no", end=True)
+    assert (await talk.client.answer(other))[0] == 403
+    go_on.set()
+    talk.client.tunnel.leave()
+    await until(lambda: not leftovers(here))
+
+
 # -- over HTTP/1 -----------------------------------------------------------------------------------------------------
 
 
@@ -398,7 +486,7 @@ async def test_a_call_that_goes_on_slowly_is_waited_for(
         handler.look()
     await talk.say(b"", end=True)
     await talk.hear_the_end()
-    assert (talk.body, far.got) == (b"012", {1: b"012"})
+    assert (talk.body, bytes(far.got[1])) == (b"012", b"012")
 
 
 # -- at most once ----------------------------------------------------------------------------------------------------
@@ -534,7 +622,7 @@ async def test_what_was_said_whole_is_answered_to_its_end(world: MakeWorld, far:
 async def test_a_halt_of_others_and_a_ledger_that_is_shut_for_a_while_end_nothing(
     world: MakeWorld, far: Far, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxy.ledger.store, "BUSY_S", 0.01)
+    monkeypatch.setattr(proxy.ledger.writing, "BUSY_S", 0.01)
     here = await world(RULES)
     talk = await Near.begin(here)
     here.proxy._gate.halt(Halt("somebody-else", "", "Look first.", "ada", 0))

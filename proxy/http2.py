@@ -1,0 +1,72 @@
+"""mitmproxy's two ends of an HTTP/2 connection, with our exceptions to them: what a peer may send ahead on a stream is
+bounded.
+
+mitmproxy grants 2 GiB at once. Then the only way to hold a peer back is not to read from it, and nobody hears that it
+can take more of what goes the other way: where both sides say much, both would wait for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import _http2
+from mitmproxy.proxy.layers.http._http2 import h2  # type: ignore[attr-defined]  # mitmproxy says which
+
+from proxy.commands import GoneOn
+
+WINDOW_BYTES = 1024 * 1024
+"""What may come on one stream before any of it has gone on."""
+
+
+class Metered(_http2.Http2Connection):
+    """Grants its peer more when what came has gone on. `owed`: what is not granted again yet, by stream."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)  # type: ignore[call-arg]  # of the end that stands beside this class
+        self.h2_conn.local_settings.initial_window_size = WINDOW_BYTES
+        self.h2_conn.local_settings.acknowledge()
+        self.owed: dict[int, int] = {}
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if not isinstance(event, GoneOn):
+            yield from super()._handle_event(event)
+            return
+        self._grant()
+        data = self.h2_conn.data_to_send()
+        if data:
+            yield commands.SendData(self.conn, data)
+
+    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        """Keep account of what came. Of empty pieces there may be any number: they go no further."""
+        if isinstance(event, h2.events.DataReceived):
+            if not event.data and not event.stream_ended:
+                self.h2_conn.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
+                return False
+            stream, taken = event.stream_id or 0, event.flow_controlled_length or 0
+            self.owed[stream] = self.owed.get(stream, 0) + taken
+            event.flow_controlled_length = 0
+        over = yield from super().handle_h2_event(event)
+        if self.owed and not over and self._has_room():
+            self._grant()
+        return over
+
+    def _has_room(self) -> bool:
+        return bool(self.context.client.borderpost_room(self.conn))  # type: ignore[attr-defined]
+
+    def _grant(self) -> None:
+        owed, self.owed = self.owed, {}
+        for stream, taken in owed.items():
+            self.h2_conn.acknowledge_received_data(taken, stream)
+
+    def done(self, event: Any) -> layer.CommandGenerator[None]:
+        yield from ()
+
+
+class Http2Server(Metered, _http2.Http2Server):
+    """The end that clients speak to."""
+
+
+class Http2Client(Metered, _http2.Http2Client):
+    """The end that speaks to upstreams."""
