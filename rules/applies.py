@@ -21,7 +21,7 @@ from rules.guards.history import Past
 from rules.index import Hit
 from rules.pattern import PLAIN, Pattern
 from rules.protocols import arguments, shown_message
-from rules.protocols.says import Says
+from rules.protocols.says import Asking, Says
 from rules.ruleset import READ_METHODS, Match, Rule, RuleSet, Selector, Tool
 from rules.suggest import listing
 from rules.where import Condition, Miss, Side
@@ -80,6 +80,7 @@ class Reading:
         self.facts: dict[str, Plain] = {}
         self.fingerprints: dict[tuple[tuple[Field, ...], tuple[Field, ...]], str] = {}
         self._values: dict[str, Value] = {}
+        self._asking = Asking(call)
         self._said: dict[Says, bool | None] = {}
         self.tool_hits: list[Hit] = []
         self.rule_hits: dict[tuple[str, str], list[Hit]] = {}
@@ -154,11 +155,11 @@ class Reading:
         for hit in self.tool_hits:
             match = self._match(hit)
             rank: tuple[Any, ...] = (hit.pattern.specificity, match.rank)
-            if hit.only_denies or (best is not None and rank > best):
-                continue
-            if self._holds(match, hit.bindings, "allow"):
-                if best is None or rank < best:
-                    best, tools, pattern, bindings = rank, [], hit.pattern, hit.bindings
+            if best is not None and rank != best:
+                break  # they come with the most specific first
+            if not hit.only_denies and self._holds(match, hit.bindings, "allow"):
+                if best is None:
+                    best, pattern, bindings = rank, hit.pattern, hit.bindings
                 if hit.target.name not in tools:
                     tools.append(hit.target.name)
         if len(tools) > 1:
@@ -225,7 +226,7 @@ class Reading:
         return (
             side in ("deny", "guard")
             and any(field.place == "args" for field in where.fields)
-            and any(match.says is not None and match.says.fits(self.call) is None for match in self.matched())
+            and any(match.says is not None and match.says.fits(self._asking) is None for match in self.matched())
             and isinstance(arguments(self.call), Absent)
         )
 
@@ -326,10 +327,11 @@ class Reading:
         return match.where is None or match.where.holds(self.reader(bindings), side)
 
     def _asks(self, says: Says) -> bool | None:
-        """Does the call ask for what `says` says? Told once: an API with one address has many tools to tell apart."""
+        """Does the call ask for what `says` says? Told once."""
         if says not in self._said:
-            self._said[says] = says.fits(self.call)
-            self.facts["message"] = shown_message(self.call)
+            self._said[says] = says.fits(self._asking)
+            if "message" not in self.facts:
+                self.facts["message"] = shown_message(self.call)
         return self._said[says]
 
 

@@ -22,7 +22,7 @@ import msgspec
 from rules.call import Body, Call, Json
 from rules.fields import ABSENT, Absent, ConditionError
 from rules.globs import glob_fits
-from rules.protocols.says import rank_of
+from rules.protocols.says import Asking, rank_of
 from rules.yamltree import Node
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Graphql(msgspec.Struct, frozen=True):
     def in_query(self) -> frozenset[str]:
         return _MEMBERS
 
-    def fits(self, call: Call) -> bool | None:
-        found = _asked(call)
+    def fits(self, asking: Asking) -> bool | None:
+        found = asking.read(_asked)
         if found is None:
             return None
         if self.operation and found.type != self.operation:

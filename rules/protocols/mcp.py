@@ -22,7 +22,7 @@ import msgspec
 from rules.call import Body, Call, Json
 from rules.fields import ConditionError
 from rules.globs import glob_fits
-from rules.protocols.says import rank_of
+from rules.protocols.says import Asking, rank_of
 from rules.yamltree import Node
 
 SESSION = "session"
@@ -69,13 +69,12 @@ class Mcp(msgspec.Struct, frozen=True):
     def in_query(self) -> frozenset[str]:
         return frozenset()
 
-    def fits(self, call: Call) -> bool | None:
-        if call.method != "POST":
-            return self.tool == SESSION and call.method in ("GET", "DELETE")
-        message = read_message(call)
+    def fits(self, asking: Asking) -> bool | None:
+        if asking.call.method != "POST":
+            return self.tool == SESSION and asking.call.method in ("GET", "DELETE")
+        message = asking.read(_read_checked)
         if message is None:
             return None
-        _check_headers(call, message)
         if self.tool == SESSION:
             return message.method != TOOL_CALL
         return message.method == TOOL_CALL and glob_fits(self.tool, message.tool)
@@ -133,7 +132,11 @@ def _events(text: str) -> Iterator[Json]:
             yield json.loads("\n".join(lines))
 
 
-def _check_headers(call: Call, message: Message) -> None:
+def _read_checked(call: Call) -> Message | None:
+    """The message in the body, as `read_message` has it. Raises `ConditionError` where the headers say another."""
+    message = read_message(call)
+    if message is None:
+        return None
     for header, value in call.headers:
         if header == "mcp-method" and value != message.method:
             raise ConditionError(f"`Mcp-Method` says `{value[:80]}` and the body `{message.method[:80]}`")
@@ -143,6 +146,7 @@ def _check_headers(call: Call, message: Message) -> None:
             named = params.get(NAMED_BY.get(message.method, "")) if isinstance(params, dict) else None
             if _decoded(value) != named:
                 raise ConditionError("`Mcp-Name` says another name than the body")
+    return message
 
 
 @lru_cache(maxsize=1024)

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
 
 from rules.call import Call
+
+
+class Asking:
+    """What the message of `call` asks for, read once: a hundred tools may share one address."""
+
+    __slots__ = ("_found", "call")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._found: dict[Callable[[Call], object], object] = {}
+
+    def read[T](self, reader: Callable[[Call], T]) -> T:
+        """What `reader` finds in the call. Raises what it raises."""
+        if reader not in self._found:
+            self._found[reader] = reader(self.call)
+        return cast(T, self._found[reader])
 
 
 class Says(Protocol):
@@ -29,7 +46,7 @@ class Says(Protocol):
     @property
     def in_query(self) -> frozenset[str]: ...
 
-    def fits(self, call: Call) -> bool | None:
+    def fits(self, asking: Asking) -> bool | None:
         """Does the message ask for this? None: it can not be told.
 
         Raises `ConditionError` where the message contradicts itself.
