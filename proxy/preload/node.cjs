@@ -4,7 +4,8 @@
 //
 // What this Node does by itself (NODE_USE_ENV_PROXY: from 22.21 and 24) is left to it. Else:
 //   http and https: every Agent's createConnection goes through a tunnel, so that SDKs with an agent of their own do too;
-//   fetch and undici: the global dispatcher becomes one whose connections go through a tunnel.
+//   fetch and undici: the global dispatcher becomes one whose connections go through a tunnel;
+//   tls.connect: what offers HTTP by ALPN and was given no socket goes through a tunnel.
 // Nothing here may keep the program from starting: a failure is written to `failures` beside this file, for
 // `borderpost doctor`, and the program goes on as without us. BORDERPOST_NO_PRELOAD=1 turns it off.
 
@@ -121,13 +122,27 @@ function install () {
     return options
   }
 
+  // What says that it will speak HTTP, and dials by itself: http2, and undici with a dispatcher of the program's own.
+  function dialled (options, args) {
+    const { host, port } = { ...normalised(args), ...options }
+    const speaks = Array.isArray(options.ALPNProtocols) && options.ALPNProtocols.some(name => /^(h2|http\/1\.1)$/.test(name))
+    return speaks && port && !options.socket && !options.path && !direct(host || 'localhost', port)
+      ? new Pending(host || 'localhost', port)
+      : null
+  }
+
   // Trust us beside the authorities that a program names; those it does not name come from NODE_EXTRA_CA_CERTS.
   tls.connect = function connect (...args) {
     const options = args.find(one => one !== null && typeof one === 'object')
-    if (options && options.ca && !options.secureContext) {
-      args[args.indexOf(options)] = { ...options, ca: [].concat(options.ca, authority) }
-    }
-    return secure.apply(this, args)
+    if (!options) return secure.apply(this, args)
+    const added = options.ca && !options.secureContext ? { ca: [].concat(options.ca, authority) } : {}
+    const through = dialled(options, args)
+    if (through) added.socket = through
+    args[args.indexOf(options)] = { ...options, ...added }
+    const made = secure.apply(this, args)
+    // TLS over a stream does not hand these on.
+    if (through) for (const name of ['ref', 'unref']) made[name] = () => { through[name](); return made }
+    return made
   }
 
   function wrap (prototype, port, finish) {

@@ -75,6 +75,14 @@ function ask (path, options) {
 ask('/a', OPTIONS).then(() => ask('/b', {...OPTIONS, method: 'POST'}))
 """
 
+HTTP2 = """
+const session = require('node:http2').connect(process.argv[1])
+const ask = (method, path) => new Promise((resolve, reject) => session.request({':method': method, ':path': path})
+  .on('response', got => resolve(got[':status'])).on('error', reject).resume().end())
+// What nobody waits for any more must not keep the program running.
+ask('GET', '/a').then(console.log).then(() => ask('POST', '/b')).then(console.log).then(() => session.unref())
+"""
+
 SUBCLASS = """
 class Own extends require('node:https').Agent {
   createConnection (options) { const socket = super.createConnection(options); socket.setNoDelay(); return socket }
@@ -220,6 +228,7 @@ def test_python_3_8_can_read_it(name: str) -> None:
         pytest.param(HTTPS.replace("OPTIONS", "{agent: false}"), id="no-agent"),
         pytest.param(HTTPS.replace("OPTIONS", "{ca: require('node:tls').rootCertificates[0]}"), id="own-ca"),
         pytest.param(AS_WS + HTTPS.replace("OPTIONS", "{createConnection: tlsConnect}"), id="as-ws"),
+        pytest.param(HTTP2, id="http2"),
         pytest.param(SUBCLASS + HTTPS.replace("OPTIONS", "{agent: new Own()}"), id="subclass"),
     ],
 )
