@@ -169,7 +169,7 @@ def _reply(
     if not soon:
         headers += [("x-should-retry", "false"), ("stripe-should-retry", "false")]
     elif after_s is not None and entry.status != 403:
-        headers.append(("retry-after", str(after_s)))
+        headers += [("retry-after", str(after_s)), ("x-amz-retry-after", str(after_s * 1000))]
     if entry.status == 429 and limits:
         policies = [f"{_quoted(limit.rule)};q={limit.quota};w={limit.window_s}" for limit in limits]
         states = [f"{_quoted(limit.rule)};r={limit.remaining};t={limit.reset_s}" for limit in limits]

@@ -22,7 +22,7 @@ class Word(msgspec.Struct, frozen=True):
 
 MODES = ("enforce", "monitor")
 EFFECTS = ("read", "write")
-REFUSALS = ("json", "s3", "aws-query", "slack", "grpc", "mcp", "graphql")
+REFUSALS = ("json", "s3", "aws-query", "aws-json", "slack", "grpc", "mcp", "graphql", "github", "notion")
 """Dialects of refusals: what the clients of an API can read."""
 
 BODIES = ("json", "form", "multipart", "text", "none")

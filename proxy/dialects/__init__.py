@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.dialects import aws_query, graphql, grpc, mcp, plain, s3, slack
+from proxy.dialects import aws_json, aws_query, github, graphql, grpc, mcp, notion, plain, s3, slack
 from proxy.reply import Reply, Told
 from rules.call import Call
 
@@ -16,10 +16,13 @@ WRITERS: dict[str, Callable[[Told], Reply]] = {
     "json": plain.write,
     "s3": s3.write,
     "aws-query": aws_query.write,
+    "aws-json": aws_json.write,
     "slack": slack.write,
     "grpc": grpc.write,
     "mcp": mcp.write,
     "graphql": graphql.write,
+    "github": github.write,
+    "notion": notion.write,
 }
 """Dialect -> how it is written."""
 
@@ -28,8 +31,11 @@ SIGNS: dict[str, Callable[[Call], bool]] = {
     "mcp": mcp.spoken_in,
     "s3": s3.spoken_in,
     "aws-query": aws_query.spoken_in,
+    "aws-json": aws_json.spoken_in,
     "slack": slack.spoken_in,
     "graphql": graphql.spoken_in,
+    "github": github.spoken_in,
+    "notion": notion.spoken_in,
 }
 """Dialect -> whether a call shows that its client speaks it; the first that does counts."""
 

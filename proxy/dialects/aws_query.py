@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
+from proxy.dialects.aws_json import status
 from proxy.dialects.plain import body
 from proxy.reply import Reply, Told, type_name
 from rules.call import Call
@@ -25,4 +26,4 @@ def write(told: Told) -> Reply:
         f"<Code>{type_name(told.code)}</Code><Message>{escape(told.message)}</Message></Error>"
         f"<RequestId>{escape(told.call_id)}</RequestId></ErrorResponse>\n"
     )
-    return body(told, told.status, "text/xml", content.encode())
+    return body(told, status(told), "text/xml", content.encode())

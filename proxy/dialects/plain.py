@@ -13,11 +13,11 @@ def write(told: Told) -> Reply:
 
 
 def body(told: Told, status: int, media_type: str, content: bytes) -> Reply:
-    """A reply with `content`; a HEAD has none. Where the status is another one, so is the reason phrase."""
+    """A reply with `content`; a HEAD has none. What is told by a 200 is not told by its reason phrase."""
     headers = [("content-type", media_type), *told.headers]
     if told.method == "HEAD":
         content = b""
     else:
         headers.append(("content-length", str(len(content))))
-    reason = told.reason if status == told.status else "OK" if told.reason and status == 200 else ""
+    reason = "OK" if told.reason and status == 200 else told.reason
     return Reply(status, reason, tuple(headers), content)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from xml.sax.saxutils import escape
 
+from proxy.dialects.aws_json import status
 from proxy.dialects.plain import body
 from proxy.reply import Reply, Told, type_name
 from rules.call import Call
@@ -29,4 +30,4 @@ def write(told: Told) -> Reply:
         f"<Error><Code>{type_name(told.code)}</Code><Message>{escape(told.message)}</Message>"
         f"<Resource>{escape(resource)}</Resource><RequestId>{escape(told.call_id)}</RequestId></Error>\n"
     )
-    return body(told, told.status, "application/xml", content.encode())
+    return body(told, status(told), "application/xml", content.encode())

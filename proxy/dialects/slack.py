@@ -18,7 +18,8 @@ def spoken_in(call: Call) -> bool:
 
 
 def write(told: Told) -> Reply:
-    """The problem, marked as Slack marks failures."""
-    said = {"ok": False, **told.problem, "error": told.code.replace("-", "_"), "errors": [told.message]}
+    """The problem, marked as Slack marks failures. Its Node.js SDK shows `error`, and nothing else."""
+    error = f"{told.code.replace('-', '_')}: {told.message}"
+    said = {"ok": False, **told.problem, "error": error, "errors": [told.message]}
     status = 429 if told.status == 429 and not told.final else 200
     return body(told, status, "application/json", msgspec.json.encode(said) + b"\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from proxy.dialects import SIGNS, WRITERS
-from proxy.refusal import Reply, render
+from proxy.refusal import Reply, render, render_failure
+from proxy.reply import type_name
 from rules.batch import MOST
 from rules.call import UNREAD_BODY, Body, Call
 from rules.codes import CODES
-from rules.decision import Decision
+from rules.decision import Decision, Executed
 from rules.vocabulary import REFUSALS
 from tests.rules.world import call, json_body
 
@@ -57,20 +58,21 @@ def spoken(asked: Call) -> str:
     [
         ("json", call()),
         ("json", call(host="s3.example.com")),
-        ("json", call(host="api.github.com", path="/graphql", body='{"variables": {}}')),
+        ("json", call(path="/graphql", body='{"variables": {}}')),
         ("json", call(path="/graphql/schema", body=MUTATION)),
         ("json", call(method="GET", path="/graphql", body=UNREAD_BODY)),
         ("json", call(host="slack.com", path="/help")),
         ("json", call(host="files.slack.com", path="/api/x")),
         ("json", call(headers=(("content-type", "application/grpc-web"),))),
         ("json", call(body='{"id": 1, "method": "tools/call"}')),
-        ("json", call(host="dynamodb.eu-west-1.amazonaws.com", headers=(("x-amz-target", "DynamoDB.GetItem"),))),
         ("s3", call(host="s3.amazonaws.com")),
         ("s3", call(host="acme.s3.eu-west-1.amazonaws.com")),
         ("s3", call(host="acme.s3-us-west-2.amazonaws.com")),
         ("s3", call(host="acme.s3.cn-north-1.amazonaws.com.cn")),
         ("s3", call(host="minio.example.com", headers=(("authorization", SCOPE),))),
         ("aws-query", call(host="sts.amazonaws.com", headers=FORM)),
+        ("aws-json", call(host="dynamodb.eu-west-1.amazonaws.com", headers=(("x-amz-target", "DynamoDB.GetItem"),))),
+        ("aws-json", call(host="localhost", headers=(("authorization", SCOPE.replace("/s3/", "/lambda/")),))),
         ("slack", call(host="slack.com", path="/api/chat.postMessage")),
         ("grpc", call(path="/pkg.Service/Method", headers=GRPC)),
         ("mcp", call(path="/mcp", body=TOOL_CALL)),
@@ -80,6 +82,10 @@ def spoken(asked: Call) -> str:
         ("graphql", call(path="/api/graphql", body=f"[{MUTATION}, {MUTATION}]")),
         ("graphql", call(path="/graphql", body='{"extensions": {"persistedQuery": {"version": 1}}}')),
         ("graphql", call(path="/graphql", body=UNREAD_BODY)),
+        ("graphql", call(host="api.github.com", path="/graphql", body=MUTATION)),
+        ("github", call(host="api.github.com", path="/repos/a/b")),
+        ("github", call(host="github.example.com", headers=(("accept", "application/vnd.github.v3+json"),))),
+        ("notion", call(host="api.notion.com", path="/v1/pages")),
     ],
 )
 def test_a_call_shows_what_its_client_speaks(dialect: str, asked: Call) -> None:
@@ -131,11 +137,75 @@ def test_the_query_protocol_reads_xml() -> None:
     assert "be patient" in (root.findtext("Error/Message") or "")
 
 
+@pytest.mark.parametrize("dialect", ["s3", "aws-query", "aws-json"])
+@pytest.mark.parametrize(
+    ("code", "after_s", "status"),
+    [
+        ("policy-denied", 0, 403),
+        ("duplicate", 0, 409),
+        ("rate-limited", 3, 429),
+        ("rate-limited", 3600, 400),
+        ("upstream-cooldown", 3, 503),
+        ("upstream-cooldown", 30, 400),
+        ("store-error", 0, 400),
+        ("upstream-failed", 0, 502),
+    ],
+)
+def test_aws_repeats_429_and_5xx_so_what_is_final_is_neither(
+    dialect: str, code: str, after_s: int, status: int
+) -> None:
+    decision = msgspec.structs.replace(DENIED, code=code, retry_after_ns=after_s * SECOND_NS)
+    reply = told(call(), decision, dialect)
+    waits = str(after_s * 1000) if status in (429, 503) and after_s else None
+    assert (reply.status, header(reply, "x-amz-retry-after")) == (status, waits)
+    if dialect == "aws-json":
+        assert (read(reply)["status"], read(reply)["__type"]) == (status, type_name(code))
+
+
+def test_aws_does_not_send_again_what_may_have_been_executed() -> None:
+    for executed, status in (("no", 502), ("unknown", 400)):
+        reply = render_failure(
+            "upstream-failed", "it was cut off", executed=cast("Executed", executed), method="POST",
+            http_version="HTTP/1.1", call_id="c_1", dialect="aws-json",
+        )  # fmt: skip
+        assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    ("code", "after_s", "status"),
+    [("policy-denied", 0, 403), ("rate-limited", 3600, 429), ("store-error", 0, 400), ("circuit-open", 3, 503)],
+)
+def test_github_reads_json_and_nothing_final_is_a_5xx(code: str, after_s: int, status: int) -> None:
+    decision = msgspec.structs.replace(DENIED, code=code, retry_after_ns=after_s * SECOND_NS)
+    reply = told(call(host="api.github.com"), decision)
+    assert (reply.status, read(reply)["status"], header(reply, "content-type")) == (status, status, "application/json")
+    assert "be patient" in read(reply)["message"]
+    assert "errors" not in read(reply)
+
+
+@pytest.mark.parametrize(
+    ("code", "after_s", "status", "says"),
+    [
+        ("policy-denied", 0, 403, "restricted_resource"),
+        ("parameters-invalid", 0, 422, "validation_error"),
+        ("duplicate", 0, 409, "conflict_error"),
+        ("rate-limited", 3, 429, "rate_limited"),
+        ("rate-limited", 3600, 429, "restricted_resource"),
+        ("upstream-cooldown", 3, 503, "service_unavailable"),
+    ],
+)
+def test_notion_reads_a_code_that_it_knows(code: str, after_s: int, status: int, says: str) -> None:
+    decision = msgspec.structs.replace(DENIED, code=code, retry_after_ns=after_s * SECOND_NS)
+    reply = told(call(host="api.notion.com"), decision)
+    assert (reply.status, read(reply)["object"], read(reply)["code"]) == (status, "error", says)
+    assert read(reply)["type"].endswith(code)
+
+
 def test_slack_reads_ok_false() -> None:
     reply = told(call(host="slack.com", path="/api/chat.postMessage"))
     assert (reply.status, reply.reason) == (200, "OK")
     assert read(reply)["ok"] is False
-    assert read(reply)["error"] == "policy_denied"
+    assert read(reply)["error"].startswith("policy_denied: Blocked by policy (no-x): Ask <the>")
     assert "be patient" in read(reply)["detail"]
 
 
