@@ -1,4 +1,4 @@
-"""Notion's API: https://developers.notion.com/reference/status-codes. Its SDKs show messages of codes they know, only."""
+"""Notion's API: https://developers.notion.com/reference/status-codes. They show messages of codes they know only."""
 
 from __future__ import annotations
 

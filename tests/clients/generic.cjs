@@ -1,7 +1,7 @@
 'use strict'
-// As generic.py, for Node.js: `node generic.cjs CLIENT ORIGIN`, with NODE_PATH at the packages.
+// As generic.py, for Node.js: `node generic.cjs CLIENT ORIGIN`, beside a node_modules with what package.json names.
 // node:http frames no body of a DELETE by itself (what follows it is read as the next request), so that is said here,
-// and clients that do not say it are spared it.
+// and clients that do not say it are spared it: UNFRAMED.
 const { createHash } = require('node:crypto')
 const { Readable } = require('node:stream')
 const https = require('node:https')
@@ -15,6 +15,12 @@ const CHUNKS = 40
 const sha256 = content => createHash('sha256').update(content).digest('hex')
 const DIGESTS = { none: sha256(''), json: sha256(JSON_TEXT), bytes: sha256(BYTES), stream: sha256(Buffer.alloc(8192 * CHUNKS, 'x')) }
 const TYPES = { json: { 'content-type': 'application/json' }, bytes: { 'content-type': 'application/octet-stream' } }
+const UNFRAMED = {
+  axios: ['stream'],
+  got: ['stream'],
+  'node-fetch': ['stream'],
+  'undici-http2': ['json', 'bytes', 'stream', 'multipart'] // it promises a length, and sends nothing
+}
 const stream = () => Readable.from(Array.from({ length: CHUNKS }, () => CHUNK))
 const pathOf = kind => `/m/${client}/${kind}`
 const tell = (method, path, status, digest) => console.log(JSON.stringify([method, path, status, digest ?? null]))
@@ -37,7 +43,7 @@ const BODIES = {
 async function each (kinds, call) {
   for (const method of METHODS) {
     for (const kind of ['GET', 'HEAD'].includes(method) ? ['none'] : kinds) {
-      if (method === 'DELETE' && kind === 'stream' && ['axios', 'node-fetch'].includes(client)) continue
+      if (method === 'DELETE' && UNFRAMED[client]?.includes(kind)) continue
       const status = await call(method, origin + pathOf(kind), BODIES[kind](), TYPES[kind] ?? {})
       tell(method, pathOf(kind), status, DIGESTS[kind])
     }
@@ -56,6 +62,19 @@ function byHttps (agent) {
   }))
 }
 
+function byUndici (dispatcher) {
+  const { request, FormData: Own } = require('undici')
+  return each(['none', 'json', 'bytes', 'stream', 'multipart'], async (method, url, body, headers) => {
+    if (body instanceof FormData) {
+      body = new Own()
+      body.append('f', new Blob([BYTES]), 'f.bin')
+    }
+    const got = await request(url, { method, body, headers, dispatcher })
+    await got.body.arrayBuffer()
+    return got.statusCode
+  })
+}
+
 const ALL = Object.keys(BODIES)
 const CLIENTS = {
   fetch: () => each(ALL, async (method, url, body, headers) => {
@@ -67,33 +86,29 @@ const CLIENTS = {
   'https.Agent': () => byHttps(new https.Agent({ keepAlive: true })),
   axios: () => each(ALL, async (method, url, data, headers) =>
     (await require('axios')({ method, url, data, headers, maxRedirects: 0 })).status),
-  undici: () => each(['none', 'json', 'bytes', 'stream', 'multipart'], async (method, url, body, headers) => {
-    const { request, FormData: Own } = require('undici')
-    if (body instanceof FormData) {
-      body = new Own()
-      body.append('f', new Blob([BYTES]), 'f.bin')
-    }
-    const got = await request(url, { method, body, headers })
-    await got.body.arrayBuffer()
-    return got.statusCode
-  }),
+  undici: () => byUndici(),
+  'undici.Agent': () => byUndici(new (require('undici').Agent)()),
+  'undici-http2': () => byUndici(new (require('undici').Agent)({ allowH2: true })),
   'node-fetch': () => each(['none', 'json', 'form', 'bytes', 'stream'], async (method, url, body, headers) => {
     const got = await require('node-fetch')(url, { method, body, headers })
     await got.buffer()
     return got.status
   }),
-  stripe: async () => {
-    const Stripe = require('stripe')
-    const { hostname, port } = new URL(origin)
-    const made = new (Stripe.default ?? Stripe)('sk_test_1', { host: hostname, port, protocol: 'https' })
-    await made.refunds.create({ charge: 'ch_1', amount: 500 })
-    tell('POST', '/v1/refunds', 200)
+  got: async () => {
+    const { got } = await import('got')
+    return each(ALL, async (method, url, body, headers) => {
+      const how = body instanceof URLSearchParams ? { form: Object.fromEntries(body) } : { body }
+      return (await got(url, { method, headers, ...how, retry: { limit: 0 } })).statusCode
+    })
   },
-  openai: async () => {
-    const OpenAI = require('openai')
-    const made = new OpenAI({ apiKey: 'sk-1', baseURL: origin + '/v1' })
-    await made.chat.completions.create({ model: 'm', messages: [{ role: 'user', content: 'hi' }] })
-    tell('POST', '/v1/chat/completions', 200)
+  http2: () => {
+    const session = require('node:http2').connect(origin)
+    return each(['none', 'json', 'bytes', 'stream'], (method, url, body, headers) => new Promise((resolve, reject) => {
+      const asked = session.request({ ':method': method, ':path': new URL(url).pathname, ...headers }, { endStream: !body })
+      asked.on('response', got => asked.resume().on('end', () => resolve(got[':status']))).on('error', reject)
+      if (body?.pipe) body.pipe(asked)
+      else asked.end(body)
+    })).finally(() => session.close())
   }
 }
 

@@ -129,31 +129,6 @@ def with_httplib2(client: str, origin: str) -> None:
         tell(client, method, kind, got.status)
 
 
-def with_stripe(client: str, origin: str) -> None:
-    stripe: Any = import_module("stripe")
-    stripe.api_key, stripe.api_base = "sk_test_1", origin
-    stripe.Refund.create(charge="ch_1", amount=500)
-    sys.stdout.write(json.dumps(["POST", "/v1/refunds", 200, None]) + "\n")
-
-
-def with_openai(client: str, origin: str) -> None:
-    made = import_module("openai").OpenAI(api_key="sk-1", base_url=origin + "/v1")
-    made.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
-    sys.stdout.write(json.dumps(["POST", "/v1/chat/completions", 200, None]) + "\n")
-
-
-def with_anthropic(client: str, origin: str) -> None:
-    made = import_module("anthropic").Anthropic(api_key="sk-1", base_url=origin)
-    made.messages.create(model="m", max_tokens=10, messages=[{"role": "user", "content": "hi"}])
-    sys.stdout.write(json.dumps(["POST", "/v1/messages", 200, None]) + "\n")
-
-
-def with_slack_sdk(client: str, origin: str) -> None:
-    made = import_module("slack_sdk").WebClient(token="xoxb-1", base_url=origin + "/slack/")
-    made.chat_postMessage(channel="C1", text="hi")
-    sys.stdout.write(json.dumps(["POST", "/slack/chat.postMessage", 200, None]) + "\n")
-
-
 CLIENTS = {
     "requests": with_requests,
     "httpx": with_httpx,
@@ -162,10 +137,6 @@ CLIENTS = {
     "urllib3": with_urllib3,
     "urllib": with_urllib,
     "httplib2": with_httplib2,
-    "stripe": with_stripe,
-    "openai": with_openai,
-    "anthropic": with_anthropic,
-    "slack_sdk": with_slack_sdk,
 }
 
 if __name__ == "__main__":

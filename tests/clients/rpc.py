@@ -16,7 +16,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-CALLS = ("Get", "List", "Close", "Pay", "Pay", "Refuse", "Refuse")
+CALLS = ("Get", "List", "Sum", "Echo", "Close", "Pay", "Pay", "Refuse", "Refuse")
+"""A call of every kind, one that no rule allows, and writes that fail, twice."""
 
 grpc = import_module("grpc")
 
@@ -26,13 +27,24 @@ def tell(value: object) -> None:
     sys.stdout.flush()
 
 
-def one(request: bytes, context: Any) -> bytes:
-    context.set_trailing_metadata((("x-cost", "5"),))
+def get(request: bytes, context: Any) -> bytes:
+    asked = dict(context.invocation_metadata())
+    context.send_initial_metadata((("x-asked-by", asked["x-agent"]),))
+    context.set_trailing_metadata((("x-cost", "5"), ("x-raw-bin", b"\x00\xff")))
     return request[::-1]
 
 
-def many(request: bytes, context: Any) -> Any:
+def listed(request: bytes, context: Any) -> Any:
     yield from (request, request[::-1], request)
+
+
+def summed(requests: Any, context: Any) -> bytes:
+    return b"".join(requests)
+
+
+def echoed(requests: Any, context: Any) -> Any:
+    for request in requests:
+        yield request[::-1]
 
 
 def gone(request: bytes, context: Any) -> None:
@@ -76,25 +88,29 @@ def watch(requests: Any, context: Any) -> Any:
     tell("left")
 
 
+HANDLERS = {
+    "Get": grpc.unary_unary_rpc_method_handler(get),
+    "List": grpc.unary_stream_rpc_method_handler(listed),
+    "Sum": grpc.stream_unary_rpc_method_handler(summed),
+    "Echo": grpc.stream_stream_rpc_method_handler(echoed),
+    "Pay": grpc.unary_unary_rpc_method_handler(gone),
+    "Refuse": grpc.unary_unary_rpc_method_handler(refused),
+    "Chat": grpc.stream_stream_rpc_method_handler(chat),
+    "Once": grpc.stream_stream_rpc_method_handler(chat),
+    "Upload": grpc.stream_unary_rpc_method_handler(upload),
+    "Arrived": grpc.unary_unary_rpc_method_handler(wait),
+    "Watch": grpc.unary_stream_rpc_method_handler(watch),
+    "Listen": grpc.stream_stream_rpc_method_handler(watch),
+}
+
+
 def serve(leaf: Path) -> None:
     """Serve bank.Bank until killed."""
-    made = {
-        "List": grpc.unary_stream_rpc_method_handler(many),
-        "Pay": grpc.unary_unary_rpc_method_handler(gone),
-        "Refuse": grpc.unary_unary_rpc_method_handler(refused),
-        "Chat": grpc.stream_stream_rpc_method_handler(chat),
-        "Once": grpc.stream_stream_rpc_method_handler(chat),
-        "Upload": grpc.stream_unary_rpc_method_handler(upload),
-        "Arrived": grpc.unary_unary_rpc_method_handler(wait),
-        "Watch": grpc.unary_stream_rpc_method_handler(watch),
-        "Listen": grpc.stream_stream_rpc_method_handler(watch),
-    }
-    usual = grpc.unary_unary_rpc_method_handler(one)
 
     def found(details: Any) -> Any:
         method = details.method.rpartition("/")[2]
         tell(method)
-        return made.get(method, usual)
+        return HANDLERS.get(method)
 
     handler = type("Bank", (grpc.GenericRpcHandler,), {"service": lambda self, details: found(details)})()
     server = grpc.server(futures.ThreadPoolExecutor(4), handlers=(handler,))
@@ -105,20 +121,33 @@ def serve(leaf: Path) -> None:
 
 
 def call(port: str) -> None:
-    """Make every call of `CALLS`."""
+    """Make every call of `CALLS`: method, code, details, answers, metadata."""
     with grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials()) as channel:
         for method in CALLS:
-            path, said = f"/bank.Bank/{method}", []
-            try:
-                if method == "List":
-                    got = channel.unary_stream(path)(b"abc", timeout=30)
-                    said, code = [each.decode() for each in got], got.code().name
-                else:
-                    answer, made = channel.unary_unary(path).with_call(b"abc", timeout=30)
-                    said, code = [answer.decode(), *map(list, made.trailing_metadata())], made.code().name
-            except grpc.RpcError as error:
-                code = error.code().name
-            tell(json.dumps([method, code, said]))
+            tell(json.dumps([method, *made(channel, method)]))
+
+
+def made(channel: Any, method: str) -> tuple[str, str, list[str], dict[str, str]]:
+    path, options = f"/bank.Bank/{method}", {"timeout": 30, "metadata": (("x-agent", "ada"),)}
+    three = iter([b"abc", b"def", b"ghi"])
+    try:
+        if method == "List":
+            got = channel.unary_stream(path)(b"abc", **options)
+            said = list(got)
+        elif method == "Sum":
+            answer, got = channel.stream_unary(path).with_call(three, **options)
+            said = [answer]
+        elif method == "Echo":
+            got = channel.stream_stream(path)(three, **options)
+            said = list(got)
+        else:
+            answer, got = channel.unary_unary(path).with_call(b"abc", **options)
+            said = [answer]
+    except grpc.RpcError as error:
+        return error.code().name, error.details(), [], {}
+    metadata = {**dict(got.initial_metadata()), **dict(got.trailing_metadata())}
+    kept = {name: value if isinstance(value, str) else value.hex() for name, value in metadata.items()}
+    return got.code().name, got.details(), [each.decode() for each in said], kept
 
 
 class Turns:

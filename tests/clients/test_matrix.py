@@ -7,19 +7,47 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clients.conftest import HERE, Run, shown
-from tests.clients.upstream import WHEEL, Upstream
+from tests.clients.answers import WHEEL
+from tests.clients.conftest import HERE, Run, Tls, node, shown
+from tests.clients.upstream import Upstream
 
-PYTHON = (
-    "requests", "httpx", "httpx-http2", "aiohttp", "urllib3", "urllib", "httplib2", "stripe", "openai", "anthropic",
-    "slack_sdk",
-)  # fmt: skip
-NODE = ("fetch", "https", "https.Agent", "axios", "undici", "node-fetch", "stripe", "openai")
+RAW = ("requests", "httpx", "httpx-http2", "aiohttp", "urllib3", "urllib", "httplib2")
+RAW_NODE = ("fetch", "https", "https.Agent", "axios", "got", "undici", "undici.Agent", "node-fetch")
+SDKS = {
+    "stripe": "/v1/refunds",
+    "openai": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "boto3": "/",
+    "boto3-s3": "/one/k",
+    "slack_sdk": "/chat.postMessage",
+    "twilio": "/2010-04-01/Accounts/AC1/Messages.json",
+    "sendgrid": "/v3/mail/send",
+    "PyGithub": "/repos/acme/shop/issues",
+    "notion-client": "/v1/pages",
+    "gql": "/graphql",
+}
+SDKS_NODE = {
+    "stripe-node": "/v1/refunds",
+    "openai-node": "/v1/chat/completions",
+    "@anthropic-ai/sdk": "/v1/messages",
+    "@aws-sdk": "/",
+    "@slack/web-api": "/chat.postMessage",
+    "@octokit/rest": "/repos/acme/shop/issues",
+    "@notionhq/client": "/v1/pages",
+    "twilio-node": "/2010-04-01/Accounts/AC1/Messages.json",
+}
+"""SDK -> where its write goes."""
+
+OLD, NEW = ("http/1.1",), ("h2", "http/1.1")
+"""What an upstream speaks."""
+
+both = pytest.mark.parametrize("upstream", [OLD, NEW], ids=["to-http1", "to-http2"], indirect=True)
 
 
 def agree(run: Run, upstream: Upstream, said: str = "") -> None:
@@ -35,18 +63,81 @@ def agree(run: Run, upstream: Upstream, said: str = "") -> None:
         assert [digest and hit.body_sha256 for hit, digest in zip(upstream.hits, digests, strict=True)] == digests
 
 
-@pytest.mark.parametrize("client", PYTHON)
+def spoken(upstream: Upstream) -> set[str]:
+    return {hit.version for hit in upstream.hits}
+
+
+@pytest.mark.parametrize("client", RAW)
 def test_python(client: str, python: Path, run: Run, upstream: Upstream) -> None:
     said = run(python, HERE / "generic.py", client, upstream.origin)
     assert said
     agree(run, upstream, said)
+    assert spoken(upstream) == {"HTTP/1.1"}
 
 
-@pytest.mark.parametrize("client", NODE)
-def test_node(client: str, node_path: Path, run: Run, upstream: Upstream) -> None:
-    said = run("node", HERE / "generic.cjs", client, upstream.origin, NODE_PATH=str(node_path))
+@pytest.mark.parametrize("client", RAW_NODE)
+def test_node(client: str, run: Run, upstream: Upstream) -> None:
+    said = run("node", node(run, "generic.cjs"), client, upstream.origin)
     assert said
     agree(run, upstream, said)
+
+
+@pytest.mark.parametrize("upstream", [NEW], ids=["to-http2"], indirect=True)
+@pytest.mark.parametrize(("client", "version"), [("requests", "HTTP/1.1"), ("httpx-http2", "HTTP/2")])
+def test_an_upstream_that_speaks_both(client: str, version: str, python: Path, run: Run, upstream: Upstream) -> None:
+    agree(run, upstream, run(python, HERE / "generic.py", client, upstream.origin))
+    assert spoken(upstream) == {version}
+
+
+@both
+@pytest.mark.parametrize("client", ["http2", "undici-http2"])
+def test_http2_of_node(client: str, run: Run, upstream: Upstream) -> None:
+    agree(run, upstream, run("node", node(run, "generic.cjs"), client, upstream.origin))
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_sdk(sdk: str, python: Path, run: Run, upstream: Upstream) -> None:
+    run(python, HERE / "sdks.py", "once", sdk, upstream.origin)
+    assert shown(upstream.hits) == [("POST", SDKS[sdk])]
+    agree(run, upstream)
+
+
+@pytest.mark.parametrize("sdk", SDKS_NODE)
+def test_sdk_of_node(sdk: str, run: Run, upstream: Upstream) -> None:
+    run("node", node(run, "sdks.cjs"), "once", sdk, upstream.origin)
+    assert shown(upstream.hits) == [("POST", SDKS_NODE[sdk])]
+    agree(run, upstream)
+
+
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_streamed_answer(sdk: str, python: Path, run: Run, upstream: Upstream) -> None:
+    assert run(python, HERE / "sdks.py", "stream", sdk, upstream.origin) == "Refunds are made by people."
+    agree(run, upstream)
+
+
+@pytest.mark.parametrize("sdk", ["openai-node", "@anthropic-ai/sdk"])
+def test_streamed_answer_in_node(sdk: str, run: Run, upstream: Upstream) -> None:
+    assert run("node", node(run, "sdks.cjs"), "stream", sdk, upstream.origin) == "Refunds are made by people."
+    agree(run, upstream)
+
+
+MESSAGES: list[str | bytes] = ["hello", b"\x00\x01" * 1000, "ü" * 70_000, "bye"]
+
+
+@pytest.mark.parametrize("client", ["websockets", "websockets-sync", "aiohttp", "ws", "undici"])
+def test_websocket(client: str, python: Path, run: Run, upstream: Upstream) -> None:
+    url = upstream.origin.replace("https", "wss") + "/socket"
+    if client in ("ws", "undici"):
+        run("node", node(run, "sockets.cjs"), client, url)
+    else:
+        run(python, HERE / "sockets.py", client, url)
+    assert upstream.messages == MESSAGES
+    assert shown(upstream.hits) == [("GET", "/socket")]
+    (call,) = run.recorded
+    assert (call["scheme"], call["path"], call["decision"], call["outcome"], call["status"]) == (
+        "wss", "/socket", "allow", "done", 101,
+    )  # fmt: skip
+    assert run.details(call["id"])["outcomes"][0]["messages"] == [len(MESSAGES), len(MESSAGES)]
 
 
 BODIES: dict[str, list[str]] = {
@@ -60,9 +151,10 @@ BODIES: dict[str, list[str]] = {
 }
 
 
+@both
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-def test_curl(version: str, run: Run, upstream: Upstream, tmp_path: Path) -> None:
-    (tmp_path / "run" / "large").write_bytes(b"x" * 2_000_000)
+def test_curl(version: str, run: Run, upstream: Upstream) -> None:
+    (run.directory / "large").write_bytes(b"x" * 2_000_000)
     lines = []
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
         for kind, options in BODIES.items():
@@ -86,37 +178,57 @@ def test_wget(run: Run, upstream: Upstream) -> None:
     agree(run, upstream)
 
 
-def test_git_clones_over_https(run: Run, upstream: Upstream, tmp_path: Path) -> None:
-    work, served = tmp_path / "work", upstream.directory / "repo.git"
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    subprocess.run([*git, "init", "-q", work], check=True)
-    (work / "file").write_text("hello")
-    subprocess.run([*git, "-C", work, "add", "."], check=True)
-    subprocess.run([*git, "-C", work, "commit", "-qm", "one"], check=True)
-    subprocess.run([*git, "clone", "-q", "--bare", work, served], check=True)
-    subprocess.run([*git, "-C", served, "update-server-info"], check=True)
-    run("git", "clone", "-q", f"{upstream.origin}/git/repo.git", "cloned")
-    assert (tmp_path / "run" / "cloned" / "file").read_text() == "hello"
-    recorded = sorted((call["method"], call["path"], call["status"]) for call in run.recorded)
-    assert [(method, path) for method, path, _ in recorded] == sorted(shown(upstream.hits))  # git asks in parallel
-    assert ("GET", "/git/repo.git/info/refs", 200) in recorded
+GIT = """
+git clone -q "$1/git/repo.git" cloned
+cd cloned
+git config user.name a; git config user.email a@b
+echo hello >small; head -c 3000000 /dev/urandom >large
+git add .; git commit -qm two; git push -q origin HEAD:main
+git clone -q "$1/git/repo.git" ../again
+"""
 
 
-def test_pip_downloads(python: Path, run: Run, upstream: Upstream, tmp_path: Path) -> None:
-    run(python, "-m", "pip", "-q", "download", "--no-deps", "--index-url", f"{upstream.origin}/simple", "nothing")
-    assert (tmp_path / "run" / WHEEL).exists()
+@both
+def test_git(run: Run, upstream: Upstream) -> None:
+    served = upstream.directory / "repo.git"
+    subprocess.run(["git", "init", "-q", "--bare", "--initial-branch=main", served], check=True)
+    run("sh", "-ec", GIT, "sh", upstream.origin)
+    assert (run.directory / "again" / "large").read_bytes() == (run.directory / "cloned" / "large").read_bytes()
+    assert ("POST", "/git/repo.git/git-receive-pack") in shown(upstream.hits)
+    assert max(hit.body_bytes for hit in upstream.hits) > 3_000_000
     agree(run, upstream)
 
 
-def test_npm_installs(node_path: Path, run: Run, upstream: Upstream, tmp_path: Path) -> None:
-    flags = ["--registry", f"{upstream.origin}/npm/", "--cache", tmp_path / "npm", "--no-audit", "--no-fund"]
+def test_pip(python: Path, run: Run, upstream: Upstream) -> None:
+    pip = (
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--target",
+        "installed",
+    )
+    run(*pip, "--index-url", f"{upstream.origin}/simple", "nothing")
+    assert (run.directory / "installed" / "nothing-1.0.dist-info").is_dir()
+    assert shown(upstream.hits) == [("GET", "/simple/nothing/"), ("GET", f"/files/{WHEEL}")]
+    agree(run, upstream)
+
+
+def test_npm(run: Run, upstream: Upstream) -> None:
+    if not shutil.which("npm"):
+        pytest.skip("there is no Node.js")
+    flags = ["--registry", f"{upstream.origin}/npm/", "--cache", run.directory / "npm", "--no-audit", "--no-fund"]
     run("npm", "install", *flags, "nothing")
-    assert (tmp_path / "run" / "node_modules" / "nothing" / "package.json").exists()
+    assert (run.directory / "node_modules" / "nothing" / "package.json").exists()
     agree(run, upstream)
 
 
 AWS = """
-import boto3, sys
+import io, sys, urllib.request
+import boto3
 from botocore.config import Config
 place = dict(endpoint_url=sys.argv[1], region_name="us-east-1", aws_access_key_id="AKIAEXAMPLE",
              aws_secret_access_key="secret", config=Config(s3={"addressing_style": "path"}))
@@ -124,39 +236,68 @@ s3 = boto3.client("s3", **place)
 s3.create_bucket(Bucket="one")
 s3.put_object(Bucket="one", Key="k", Body=b"x" * 100_000)
 assert s3.get_object(Bucket="one", Key="k")["Body"].read() == b"x" * 100_000
+in_order = boto3.s3.transfer.TransferConfig(use_threads=False)
+s3.upload_fileobj(io.BytesIO(b"y" * 9_000_000), "one", "large", Config=in_order)
+assert s3.head_object(Bucket="one", Key="large")["ContentLength"] == 9_000_000
+link = s3.generate_presigned_url("get_object", Params={"Bucket": "one", "Key": "k"})
+assert len(urllib.request.urlopen(link).read()) == 100_000
 s3.delete_object(Bucket="one", Key="k")
 sqs = boto3.client("sqs", **place)
-sqs.send_message(QueueUrl=sqs.create_queue(QueueName="q")["QueueUrl"], MessageBody="hi")
+queue = sqs.create_queue(QueueName="q")["QueueUrl"]
+sqs.send_message(QueueUrl=queue, MessageBody="hi")
+assert sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "hi"
 table = dict(TableName="t", KeySchema=[{"AttributeName": "a", "KeyType": "HASH"}], BillingMode="PAY_PER_REQUEST",
              AttributeDefinitions=[{"AttributeName": "a", "AttributeType": "S"}])
 dynamo = boto3.client("dynamodb", **place)
 dynamo.create_table(**table)
 dynamo.put_item(TableName="t", Item={"a": {"S": "1"}})
 assert dynamo.get_item(TableName="t", Key={"a": {"S": "1"}})["Item"] == {"a": {"S": "1"}}
+mail = boto3.client("ses", **place)
+mail.verify_email_identity(EmailAddress="a@example.com")
+body = {"Subject": {"Data": "hi"}, "Body": {"Text": {"Data": "hello"}}}
+mail.send_email(Source="a@example.com", Destination={"ToAddresses": ["b@example.com"]}, Message=body)
+assert boto3.client("sts", **place).get_caller_identity()["Account"]
 """
 
 
-def test_boto3_with_moto(python: Path, authority: Any, tmp_path: Path) -> None:
+@contextmanager
+def moto(python: Path, tls: Tls) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Moto's server: the process, and its origin."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    (tmp_path / "run").mkdir()
-    _, ca, leaf = authority
-    server = python.with_name("moto_server")
-    command = [server, "-H", "127.0.0.1", "-p", str(port), "-s", "-c", leaf, "-k", leaf]
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as moto:
-        assert moto.stderr is not None
+    command: list[str | Path] = [
+        python.with_name("moto_server"),
+        "-H",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-s",
+        "-c",
+        tls[1],
+        "-k",
+        tls[1],
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         try:
-            while "Running on" not in moto.stderr.readline():
-                assert moto.poll() is None
-            run = Run(tmp_path / "run", f"https://localhost:{port}", ca)
-            run(python, "-c", AWS, f"https://localhost:{port}")
+            while "Running on" not in process.stderr.readline():
+                assert process.poll() is None
+            yield process, f"https://localhost:{port}"
         finally:
-            moto.terminate()
-        said = re.sub(r"\x1b\[\d+m", "", moto.stderr.read())
+            process.terminate()
+
+
+def test_boto3_with_moto(python: Path, tls: Tls, tmp_path: Path) -> None:
+    with moto(python, tls) as (process, origin):
+        run = Run(tmp_path / "run", origin, tls[0])
+        run(python, "-c", AWS, origin)
+        process.terminate()
+        assert process.stderr is not None
+        said = re.sub(r"\x1b\[\d+m", "", process.stderr.read())
     counted = re.findall(r'"([A-Z]+) (/[^ ?]*)\S* HTTP/1.1" (\d+)', said)
-    assert len(counted) == 9
+    assert len(counted) == 19
     assert [(call["method"], call["path"], str(call["status"])) for call in run.recorded] == counted
 
 
 def test_every_tool_is_there() -> None:
-    assert [name for name in ("curl", "wget", "git", "node", "npm") if shutil.which(name) is None] == []
+    assert [name for name in ("curl", "wget", "git") if shutil.which(name) is None] == []

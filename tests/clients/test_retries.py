@@ -1,70 +1,143 @@
-"""How often SDKs try after a refusal, and what the program sees: the table of docs/clients.md, measured again."""
+"""How SDKs react to refusals: the tables of docs/clients.md, measured. What they say is what happens, or this fails."""
 
 from __future__ import annotations
 
 import json
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import HERE, HOUSE, Run
+from tests.clients.conftest import HERE, HOUSE, Run, Tls, node, shown
 from tests.clients.upstream import Upstream
 
-CLIENTS = ("requests", "httpx", "aiohttp", "stripe", "openai", "anthropic", "boto3")
+DOCS = (HOUSE / "docs" / "clients.md").read_text()
 
-ALLOW = "{id: all, match: 'ORIGIN/**', allow: true}"
-ROWS: Mapping[str, str] = {
-    "403 `policy-denied`": "{id: no-refunds, match: 'ORIGIN/**', deny: 'Refunds are made by people.'}",
-    "429 `rate-limited`, room in an hour": "{id: all, match: 'ORIGIN/**', allow: true, throttle: 1/h}",
-    "429 `rate-limited`, room in 3 s (`Retry-After: 3`)": (
-        "{id: all, match: 'ORIGIN/**', allow: true, throttle: {rate: 1, per: 3s}}"
-    ),
-    "502 `upstream-failed`, not reached": ALLOW,
-    "the API's 500 to a call with `dedupe`": "{id: all, match: 'ORIGIN/**', allow: true, dedupe: 1h}",
+PYTHON = (
+    "requests", "httpx", "aiohttp", "stripe", "openai", "anthropic", "boto3", "boto3-s3", "slack_sdk",
+    "twilio", "sendgrid", "PyGithub", "notion-client", "gql",
+)  # fmt: skip
+NODE = (
+    "axios", "got", "stripe-node", "openai-node", "@anthropic-ai/sdk", "@aws-sdk", "@slack/web-api", "@octokit/rest",
+    "@notionhq/client", "twilio-node",
+)  # fmt: skip
+
+RULES = """
+version: 1
+tools:
+  api: {match: ["ORIGIN/**", "ELSEWHERE/**"]REFUSAL}
+rules:
+  - {id: no-refunds, match: "ORIGIN/denied/**", deny: "Refunds are made by people: ask the finance team."}
+  - {id: twice, match: "ORIGIN/duplicate/**", allow: true, dedupe: {window: 1h, on_duplicate: reject}}
+  - {id: hourly, match: "ORIGIN/spent/**", allow: true, throttle: 1/h}
+  - {id: pace, match: "ORIGIN/pause/**", allow: true, throttle: {rate: 1, per: 5s}}
+  - {id: dead, match: "ELSEWHERE/**", allow: true}
+  - {id: once, match: "ORIGIN/failing/**", allow: true, dedupe: 1h}
+  - {id: rest, match: ["ORIGIN/cut/**", "ORIGIN/cooldown/**"], allow: true}
+"""
+
+ROWS = {
+    "denied": "`policy-denied`",
+    "duplicate": "`duplicate`",
+    "spent": "`rate-limited`, room in 1 h",
+    "pause": "`rate-limited`, room in 5 s",
+    "unreached": "`upstream-failed`, not reached",
+    "cut": "`upstream-failed`, broken off",
+    "failing": "the API's 500, with `dedupe`",
+    "cooldown": "`upstream-cooldown`, 30 s",
 }
-"""Row of the table -> the rule that makes it."""
+"""Path -> column of the table."""
 
-USES_UP = ("429 `rate-limited`, room in an hour", "429 `rate-limited`, room in 3 s (`Retry-After: 3`)")
-"""Rows where another call has to come before."""
+TWICE = ("duplicate", "spent", "pause", "cooldown")
+"""Where another such call comes before, without retries of its own; the API answers it."""
 
 
-def table() -> dict[tuple[str, str], str]:
-    """What the docs say: (row, client) -> the cell."""
-    text = (HOUSE / "docs" / "clients.md").read_text()
-    lines = text[text.index("| refusal | requests, httpx, aiohttp |") :].split("\n\n")[0].splitlines()
-    titles = [title.strip() for title in lines[0].strip("|").split("|")]
-    found = {}
-    for line in lines[2:]:
-        row, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        for title, cell in zip(titles[1:], cells, strict=True):
-            for client in title.split(", "):
-                found[row, client.partition(" ")[0]] = cell
+def rows_of(title: str) -> list[list[str]]:
+    """The table whose first line begins with `title`, cell by cell."""
+    lines = DOCS[DOCS.index(title) :].split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
+def counts() -> dict[str, dict[str, str]]:
+    """What the docs say: client -> column -> the cell."""
+    (_, *columns), *rows = rows_of("| client | `policy-denied` | ")
+    return {
+        client: dict(zip(columns, cells, strict=True)) for clients, *cells in rows for client in clients.split(", ")
+    }
+
+
+def texts() -> dict[str, tuple[str, str]]:
+    """What the docs say: client -> what is raised, and a pattern of its text."""
+    message = " ".join(DOCS[DOCS.index("Blocked by policy (no-refunds)") :].split("\n```")[0].split())
+    found: dict[str, tuple[str, str]] = {}
+    for clients, raised, text in rows_of("| client | raises | ")[1:]:
+        pattern = re.escape(text.strip("`")).replace(r"\.\.\.", ".*").replace("MESSAGE", re.escape(message))
+        found |= {client: (raised.strip("`"), pattern) for client in clients.split(", ")}
     return found
 
 
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("client", CLIENTS)
-def test_how_often(
-    client: str, row: str, python: Path, authority: tuple[object, Path, Path], upstream: Upstream
-) -> None:
-    said = table()[row, client]
-    origin = upstream.origin
-    if row.startswith("502"):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            origin = f"https://localhost:{free.getsockname()[1]}"
-    upstream.failing = row.startswith("the API's 500")
-    directory = upstream.directory.parent / "run"
-    directory.mkdir()
-    run = Run(directory, origin, authority[1], "{version: 1, rules: [RULE]}".replace("RULE", ROWS[row]))
-    earlier = ["sh", "-c", f'curl -sS -o /dev/null -d a=1 {origin}/first; exec "$0" "$@"'] if row in USES_UP else []
-    name, text = json.loads(run(*earlier, python, HERE / "retries.py", client, origin))
-    calls = [call for call in run.recorded if call["path"] != "/first"]
-    through = not name
-    counts = re.findall(r"\d+", re.sub(r", after.*", "", said))
-    assert (str(len(calls)) in counts, through) == (True, "then through" in said), (len(calls), name, text)
-    assert len([hit for hit in upstream.hits if hit.path != "/first"]) == (1 if through or upstream.failing else 0)
-    if row.startswith("403"):
-        assert "no-refunds" in text or "Refunds are made by people" in text
+def measured(run: Run, upstream: Upstream, *command: object) -> tuple[dict[str, str], str, str]:
+    """What came of the refusals, row by row, and what was raised by a denied call, and its text."""
+    said = {row: (raised, text) for row, raised, text in map(json.loads, run(*command).splitlines())}
+    recorded = run.recorded
+    sent = [call for call in recorded if call["outcome"] and call["port"] == upstream.server_port]
+    assert [(call["method"], call["path"]) for call in sent] == shown(upstream.hits)
+    rows = {row: list(calls) for row, calls in groupby(recorded, lambda call: str(call["path"]).split("/")[1])}
+    assert list(said) == list(rows) == list(ROWS)
+    cells = {}
+    for row, calls in rows.items():
+        through = not said[row][0]
+        count = len(calls) - (row in TWICE)
+        reached = sum(hit.path.startswith(f"/{row}/") or hit.path == f"/{row}" for hit in upstream.hits)
+        assert reached == (row in TWICE) + through + {"cut": count, "failing": 1}.get(row, 0), (row, calls)
+        cells[ROWS[row]] = f"{count}{', then through' if through else ''}"
+    return cells, *said["denied"]
+
+
+def agrees_with_the_docs(client: str, found: tuple[dict[str, str], str, str]) -> None:
+    cells, raised, text = found
+    assert cells == counts()[client]
+    name, pattern = texts()[client]
+    assert raised == name
+    assert re.fullmatch(pattern, text, re.DOTALL), text
+
+
+@pytest.fixture
+def elsewhere() -> str:
+    """Where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"https://localhost:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def refusing(upstream: Upstream, tls: Tls, tmp_path: Path, elsewhere: str) -> Callable[[str], Run]:
+    """`borderpost run` with the rules that make the rows, told in a dialect where the call does not show one."""
+
+    def make(client: str) -> Run:
+        dialect = next((f", refusal: {name}" for name in ("slack", "notion", "github") if name in client.lower()), "")
+        rules = RULES.replace("ELSEWHERE", elsewhere).replace("REFUSAL", dialect)
+        return Run(tmp_path / "run", upstream.origin, tls[0], rules)
+
+    return make
+
+
+@pytest.mark.parametrize("client", PYTHON)
+def test_python(client: str, python: Path, refusing: Callable[[str], Run], upstream: Upstream, elsewhere: str) -> None:
+    command = (python, HERE / "sdks.py", "refused", client, upstream.origin, elsewhere)
+    agrees_with_the_docs(client, measured(refusing(client), upstream, *command))
+
+
+@pytest.mark.parametrize("client", NODE)
+def test_node(client: str, refusing: Callable[[str], Run], upstream: Upstream, elsewhere: str) -> None:
+    run = refusing(client)
+    command = ("node", node(run, "sdks.cjs"), "refused", client, upstream.origin, elsewhere)
+    agrees_with_the_docs(client, measured(run, upstream, *command))
+
+
+def test_every_client_of_the_table_is_measured() -> None:
+    assert set(counts()) == {*PYTHON, *NODE}
+    assert set(texts()) == {*PYTHON, *NODE, "grpcio"}  # test_rpc.py measures that

@@ -1,64 +1,69 @@
-"""grpcio through the proxy: unary and streamed in turns, trailers and statuses kept, refusals as statuses, and at most
-once."""
+"""gRPC through the proxy: calls of every kind, at once and in turns; metadata, refusals, writes at most once."""
 
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.clients.conftest import HERE, Run
+from tests.clients.conftest import HERE, Run, Tls, node
 
 RULES = """
 version: 1
 rules:
-  - {id: look, match: ["POST ORIGIN/bank.Bank/Get", "POST ORIGIN/bank.Bank/List"], allow: true}
+  - {id: look, match: [METHODS], allow: true}
   - {id: act, match: ["POST ORIGIN/bank.Bank/Pay", "POST ORIGIN/bank.Bank/Refuse"], allow: true, dedupe: 1h}
 """
 
+METHODS = ", ".join(f'"POST ORIGIN/bank.Bank/{method}"' for method in ("Get", "List", "Sum", "Echo"))
+KEPT = {"x-asked-by": "ada", "x-cost": "5", "x-raw-bin": "00ff"}
+
 
 @pytest.fixture
-def server(
-    python: Path, authority: tuple[ssl.SSLContext, Path, Path], tmp_path: Path
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    with subprocess.Popen(
-        [python, HERE / "rpc.py", "serve", authority[2]], stdout=subprocess.PIPE, text=True
-    ) as started:
+def server(python: Path, tls: Tls) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with subprocess.Popen([python, HERE / "rpc.py", "serve", tls[1]], stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         yield started, started.stdout.readline().strip()
         started.kill()
 
 
-def test_grpcio(
-    server: tuple[subprocess.Popen[str], str],
-    python: Path,
-    authority: tuple[ssl.SSLContext, Path, Path],
-    tmp_path: Path,
-) -> None:
+@pytest.mark.parametrize("client", ["grpcio", "@grpc/grpc-js"])
+def test_grpc(client: str, server: tuple[subprocess.Popen[str], str], python: Path, tls: Tls, tmp_path: Path) -> None:
     process, port = server
-    (tmp_path / "run").mkdir()
-    run = Run(tmp_path / "run", f"https://localhost:{port}", authority[1], RULES)
-    said = [json.loads(line) for line in run(python, HERE / "rpc.py", "call", port).splitlines()]
-    assert said == [
-        ["Get", "OK", ["cba", ["x-cost", "5"]]],
-        ["List", "OK", ["abc", "cba", "abc"]],
-        ["Close", "PERMISSION_DENIED", []],
-        ["Pay", "UNAVAILABLE", []],
-        ["Pay", "FAILED_PRECONDITION", []],
-        ["Refuse", "FAILED_PRECONDITION", []],
-        ["Refuse", "FAILED_PRECONDITION", []],
+    run = Run(tmp_path / "run", f"https://localhost:{port}", tls[0], RULES.replace("METHODS", METHODS))
+    command = (python, HERE / "rpc.py", "call") if client == "grpcio" else ("node", node(run, "rpc.cjs"))
+    said = run(*command, port)
+    made = [json.loads(line) for line in said.splitlines()]
+    assert [(method, code, answers) for method, code, _, answers, _ in made] == [
+        ("Get", "OK", ["cba"]),
+        ("List", "OK", ["abc", "cba", "abc"]),
+        ("Sum", "OK", ["abcdefghi"]),
+        ("Echo", "OK", ["cba", "fed", "ihg"]),
+        ("Close", "PERMISSION_DENIED", []),
+        ("Pay", "UNAVAILABLE", []),
+        ("Pay", "FAILED_PRECONDITION", []),
+        ("Refuse", "FAILED_PRECONDITION", []),
+        ("Refuse", "FAILED_PRECONDITION", []),
     ]
+    assert {name: made[0][4].get(name) for name in KEPT} == KEPT
+    details: dict[int, Any] = {index: row[2] for index, row in enumerate(made)}
+    assert details[4].startswith("No rule allows this call. It was decided by policy, and nothing was executed.")
+    assert details[5] == "gone"
+    assert "nobody can tell whether it took effect" in details[6]
+    assert details[7] == details[8] == "no"
     process.kill()
     assert process.stdout is not None
-    assert process.stdout.read().split() == ["Get", "List", "Pay", "Refuse", "Refuse"]
+    assert process.stdout.read().split() == ["Get", "List", "Sum", "Echo", "Pay", "Refuse", "Refuse"]
     recorded = [(call["path"].rpartition("/")[2], call["code"] or call["outcome"]) for call in run.recorded]
     assert recorded == [
         ("Get", "done"),
         ("List", "done"),
+        ("Sum", "done"),
+        ("Echo", "done"),
         ("Close", "no-allow"),
         ("Pay", "unknown"),
         ("Pay", "outcome-unknown"),
@@ -81,12 +86,11 @@ rules:
 def test_grpcio_in_turns(
     server: tuple[subprocess.Popen[str], str],
     python: Path,
-    authority: tuple[ssl.SSLContext, Path, Path],
+    tls: Tls,
     tmp_path: Path,
 ) -> None:
     process, port = server
-    (tmp_path / "run").mkdir()
-    run = Run(tmp_path / "run", f"https://localhost:{port}", authority[1], TALKED)
+    run = Run(tmp_path / "run", f"https://localhost:{port}", tls[0], TALKED)
     said = [json.loads(line) for line in run(python, HERE / "rpc.py", "talk", port).splitlines()]
     refused = said.pop()
     assert said == [

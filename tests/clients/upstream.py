@@ -1,27 +1,30 @@
-"""What real clients talk to: one server with TLS that speaks as much of several APIs as they need, and counts.
+"""What real clients talk to: one server with TLS, HTTP/1.1, HTTP/2 and WebSockets, that counts.
 
-Its count is the truth that the ledger is compared with: every request in order, with the digest of its body.
+Its count is the truth that the ledger is compared with: every request in order, with the digest of its body. What it
+answers is in `answers.py`.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
-import io
-import json
 import ssl
-import tarfile
 import threading
-import zipfile
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from wsproto import ConnectionType
+from wsproto.connection import Connection as Frames
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
-WHEEL = "nothing-1.0-py3-none-any.whl"
-CHUNK_BYTES = 64 * 1024
+from tests.clients import http2
+from tests.clients.answers import Answer, Asked, answer
+
+WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 1.3."""
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -31,32 +34,36 @@ class Hit(msgspec.Struct, frozen=True):
     path: str
     body_bytes: int
     body_sha256: str
-    case: str
+    version: str
 
 
 class Upstream(ThreadingHTTPServer):
-    """Serves `directory` under /git, a package index under /simple, an npm registry under /npm, and JSON elsewhere.
-
-    `failing`: it answers with 500, whatever it did.
-    """
+    """`hits` is what came. `messages`: what came through WebSockets. `speaks`: its protocols, the best one first."""
 
     daemon_threads = True
 
-    def __init__(self, tls: ssl.SSLContext, directory: Path) -> None:
+    def __init__(self, certificate: Path, directory: Path, speaks: tuple[str, ...] = ("http/1.1",)) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        tls.set_alpn_protocols(list(speaks))
         self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.directory = directory
         self.hits: list[Hit] = []
-        self.failing = False
+        self.messages: list[str | bytes] = []
         self._counting = threading.Lock()
 
     @property
     def origin(self) -> str:
         return f"https://localhost:{self.server_port}"
 
-    def count(self, hit: Hit) -> None:
+    def answer(self, asked: Asked, version: str) -> Answer:
+        """Count the request, and say what is answered."""
+        digest = hashlib.sha256(asked.body).hexdigest()
         with self._counting:
-            self.hits.append(hit)
+            self.hits.append(Hit(asked.method, asked.path, len(asked.body), digest, version))
+            before = sum(hit.path == asked.path for hit in self.hits) - 1
+        return answer(asked, self.directory, self.origin, before)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that leaves
@@ -66,109 +73,89 @@ class Answering(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Upstream
 
+    def handle(self) -> None:
+        self.connection.do_handshake()
+        if self.connection.selected_alpn_protocol() == "h2":
+            http2.serve(self.connection, lambda asked: self.server.answer(asked, "HTTP/2"))
+        else:
+            super().handle()
+
     def answer(self) -> None:
-        digest, size_bytes = self._read()
-        path = self.path.partition("?")[0]
-        case = self.headers.get("x-case", "")
-        self.server.count(Hit(self.command, path, size_bytes, digest, case))
-        kind, body = self._content(path)
-        self.send_response(500 if self.server.failing else 404 if body is None else 200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body or b"")))
+        path, _, query = self.path.partition("?")
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        said = self.server.answer(Asked(self.command, path, query, headers, self._body()), self.request_version)
+        if said.cut:
+            self.close_connection = True
+            return
+        if headers.get("upgrade", "").lower() == "websocket":
+            self._socket(headers["sec-websocket-key"])
+            return
+        self.send_response(said.status)
+        for name, value in said.headers:
+            self.send_header(name, value)
+        if said.streamed:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(sum(map(len, said.pieces))))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body or b"")
+            for piece in said.pieces:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if said.streamed else piece)
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n" if said.streamed else b"")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
-    def _read(self) -> tuple[str, int]:
-        """The body's digest and size, however it is framed."""
-        digest, size_bytes = hashlib.sha256(), 0
-
-        def take(count: int) -> None:
-            nonlocal size_bytes
-            while count:
-                piece = self.rfile.read(min(count, CHUNK_BYTES))
-                if not piece:
-                    raise ConnectionError("the body ended early")
-                digest.update(piece)
-                size_bytes += len(piece)
-                count -= len(piece)
-
-        if self.headers.get("transfer-encoding", "").lower() == "chunked":
-            while count := int(self.rfile.readline().partition(b";")[0], 16):
-                take(count)
-                self.rfile.readline()
+    def _body(self) -> bytes:
+        """The body, however it is framed."""
+        if self.headers.get("transfer-encoding", "").lower() != "chunked":
+            return self._exactly(int(self.headers.get("content-length") or 0))
+        body = bytearray()
+        while count := int(self.rfile.readline().partition(b";")[0], 16):
+            body += self._exactly(count)
             self.rfile.readline()
-        else:
-            take(int(self.headers.get("content-length") or 0))
-        return digest.hexdigest(), size_bytes
+        self.rfile.readline()
+        return bytes(body)
 
-    def _content(self, path: str) -> tuple[str, bytes | None]:
-        if path.startswith("/git/"):
-            file = self.server.directory / path.removeprefix("/git/")
-            return "application/octet-stream", file.read_bytes() if file.is_file() else None
-        if path == "/simple/nothing/":
-            return "text/html", f'<a href="/files/{WHEEL}">{WHEEL}</a>'.encode()
-        if path == f"/files/{WHEEL}":
-            return "application/octet-stream", wheel()
-        if path == "/npm/nothing":
-            return "application/json", json.dumps(packument(self.server.origin)).encode()
-        if path == "/npm/nothing/-/nothing-1.0.0.tgz":
-            return "application/octet-stream", tarball()
-        return "application/json", json.dumps(reply(path)).encode()
+    def _exactly(self, count: int) -> bytes:
+        content = self.rfile.read(count)
+        if len(content) < count:
+            raise ConnectionError("the body ended early")
+        return content
+
+    def _socket(self, key: str) -> None:
+        """A WebSocket that sends back what it gets, text in capitals, until it is closed."""
+        accept = base64.b64encode(hashlib.sha1(key.encode() + WEBSOCKET_GUID).digest()).decode()
+        self.send_response(101)
+        for name, value in (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)):
+            self.send_header(name, value)
+        self.end_headers()
+        self.close_connection = True
+        frames, text, content = Frames(ConnectionType.SERVER), "", b""
+        while data := self.connection.recv(65536):
+            frames.receive_data(data)
+            for event in frames.events():
+                if isinstance(event, TextMessage):
+                    text += event.data
+                    if event.message_finished:
+                        self.server.messages.append(text)
+                        self.wfile.write(frames.send(TextMessage(data=text.upper())))
+                        text = ""
+                elif isinstance(event, BytesMessage):
+                    content += event.data
+                    if event.message_finished:
+                        self.server.messages.append(content)
+                        self.wfile.write(frames.send(BytesMessage(data=content)))
+                        content = b""
+                elif isinstance(event, Ping):
+                    self.wfile.write(frames.send(event.response()))
+                elif isinstance(event, CloseConnection):
+                    with contextlib.suppress(OSError):
+                        self.wfile.write(frames.send(event.response()))
+                    return
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
-
-
-def reply(path: str) -> dict[str, Any]:
-    """An answer in the form that the API's own package wants."""
-    if path.endswith("/chat/completions"):
-        message = {"role": "assistant", "content": "hello"}
-        return {
-            "id": "c1", "object": "chat.completion", "created": 1, "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        }  # fmt: skip
-    if path.endswith("/messages"):
-        return {
-            "id": "m1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
-            "content": [{"type": "text", "text": "hello"}], "usage": {"input_tokens": 1, "output_tokens": 1},
-        }  # fmt: skip
-    if "/refunds" in path:
-        return {"id": "re_1", "object": "refund", "amount": 500}
-    if path.startswith("/slack/"):
-        return {"ok": True, "ts": "1.0"}
-    return {"ok": True, "path": path}
-
-
-def wheel() -> bytes:
-    """A wheel with nothing in it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("nothing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1.0\n")
-        file.writestr("nothing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        file.writestr("nothing-1.0.dist-info/RECORD", "")
-    return buffer.getvalue()
-
-
-@cache
-def tarball() -> bytes:
-    """An npm package with nothing in it: one for all, since gzip writes the time into it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        text = b'{"name": "nothing", "version": "1.0.0"}'
-        entry = tarfile.TarInfo("package/package.json")
-        entry.size = len(text)
-        file.addfile(entry, io.BytesIO(text))
-    return buffer.getvalue()
-
-
-def packument(origin: str) -> dict[str, Any]:
-    """What an npm registry says of that package."""
-    integrity = "sha512-" + base64.b64encode(hashlib.sha512(tarball()).digest()).decode()
-    dist = {"tarball": f"{origin}/npm/nothing/-/nothing-1.0.0.tgz", "integrity": integrity}
-    version = {"name": "nothing", "version": "1.0.0", "dist": dist}
-    return {"name": "nothing", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}}
