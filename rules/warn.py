@@ -278,14 +278,17 @@ def _keys(rule: Rule, node: Node, tools: Mapping[str, Tool], limited: Covered) -
 
 def _contradictions(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterator[Problem]:
     """Conditions of a rule that no call meets."""
-    matches = _matches(rule.select, tools)
-    unless = node.get("unless")
-    for select, said, strict in ((rule.select, node, rule.allow), (rule.unless, unless, True)):
-        where = said.get("where") if said is not None else None
-        if select is None or where is None or select.where is None:
+    for select, said, strict in ((rule.select, node, rule.allow), (rule.unless, node.get("unless"), True)):
+        if select is None or said is None:
+            continue
+        for match in select.matches or ():
+            yield from _unmet_match(match, f"`{rule.id}` is about no call", said.get("match") or said, strict)
+        where = said.get("where")
+        if where is None or select.where is None:
             continue
         yield from _unmet(select.where, where, strict)
-        found = never(select.where, _matches(select, tools) or matches, select.agents or rule.select.agents)
+        matches = _matches(select, tools) or _matches(rule.select, tools)
+        found = never(select.where, matches, select.agents or rule.select.agents)
         if found is not None:
             name, values = found
             message = f"`where` never holds: `{name}` is {listing(values[:SHOWN])} in the calls of `{rule.id}`"
@@ -294,12 +297,17 @@ def _contradictions(rule: Rule, node: Node, tools: Mapping[str, Tool]) -> Iterat
 
 def _contradictions_of_tool(tool: Tool, place: Node) -> Iterator[Problem]:
     for match in tool.matches:
-        if match.where is not None:
-            yield from _unmet(match.where, place, True)
-            found = never(match.where, [match], None)
-            if found is not None:
-                message = f"`{tool.name}` names no call: `{found[0]}` is {listing(found[1])} where its pattern matches"
-                yield Problem("contradiction", message, place.mark, f"remove `{found[0]}`, or change the pattern")
+        yield from _unmet_match(match, f"`{tool.name}` names no call", place, True)
+
+
+def _unmet_match(match: Match, what: str, place: Node, strict: bool) -> Iterator[Problem]:
+    if match.where is None:
+        return
+    yield from _unmet(match.where, place, strict)
+    found = never(match.where, [match], None)
+    if found is not None:
+        message = f"{what}: `{found[0]}` is {listing(found[1])} where its pattern matches"
+        yield Problem("contradiction", message, place.mark, f"remove `{found[0]}`, or change the pattern")
 
 
 def _unmet(condition: Condition, place: Node, strict: bool) -> Iterator[Problem]:

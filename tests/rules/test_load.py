@@ -675,6 +675,13 @@ WARNED: list[tuple[str, str, list[str]]] = [
     ),
     ("an agent that a glob may be", "{id: a, tool: search, agent: 'a*', where: {agent: {eq: eve}}, allow: true}", []),
     (
+        "a match of a rule that no call meets",
+        "{id: a, match: {request: GET https://x.example.com/a, where: {method: POST}}, deny: No.},"
+        "{id: b, match: GET https://x.example.com/a, deny: No.,"
+        " unless: {match: {request: GET https://x.example.com/a, where: {query.a: {gt: 2, lt: 1}}}}}",
+        ["contradiction", "contradiction"],
+    ),
+    (
         "an exception that never excuses",
         "{id: a, tool: write, unless: {where: {method: GET}}, deny: No.},"
         "{id: b, tool: write, unless: {tool: trigger, where: {method: POST}}, deny: No.},"
