@@ -226,7 +226,9 @@ def _params(
     if says and not all(match.says is not None and match.says.has_arguments for match in matches):
         session = next((one.text for one in says if not one.has_arguments), "")
         message = f"`{session}` has no arguments" if session else "some matches of this tool have arguments, others not"
-        report.add("params", message, found["params"], "give what has other parameters a tool of its own")
+        other = "remove `params`, or name the tool that they are of: `mcp: NAME`"
+        mend = other if session else "give what has arguments a tool of its own"
+        report.add("params", message, found["params"], mend)
         return None
     patterns = [match.pattern for match in matches]
     methods = {method for pattern in patterns for method in pattern.methods}

@@ -253,12 +253,12 @@ def test_each_message_of_a_batch_is_looked_at() -> None:
         (
             tool("{}", "mcp: session"),
             "`mcp: session` has no arguments",
-            "give what has other parameters a tool of its own",
+            "remove `params`, or name the tool that they are of: `mcp: NAME`",
         ),
         (
             tool("{}").replace("match: {", "match: [GET https://api.example.com/, {").replace("refund}", "refund}]"),
             "some matches of this tool have arguments, others not",
-            "give what has other parameters a tool of its own",
+            "give what has arguments a tool of its own",
         ),
         (
             tool("{$args: {}, a: string}"),
