@@ -33,7 +33,7 @@ from rules.guards import IMPLICIT, WATCHING
 from rules.guards.history import History, past_of
 from rules.halts import Halts
 from rules.index import Hit
-from rules.needs import body_asked_by, reads_body
+from rules.needs import body_asked_by, naming, reads_body
 from rules.params import check as parameters
 from rules.params.telling import told as told_of_parameters
 from rules.remember import let_out
@@ -182,7 +182,8 @@ class Deciding:
 
     def _reads_body(self) -> bool:
         rules = [rule for rule in self.rules if self.reading.known(rule.select)]
-        return bool(body_asked_by(self.ruleset, self.reading, rules, True))
+        may_write = any(writes(tool, self.call) for tool in naming(self.reading))  # as when it was asked for its needs
+        return bool(body_asked_by(self.ruleset, self.reading, rules, may_write))
 
     def _unfielded(self) -> str:
         """A deny that looks into the body cannot be passed by a body that has no fields to look at."""

@@ -38,23 +38,16 @@ class Needs(msgspec.Struct, frozen=True):
 def needs(ruleset: RuleSet, head: Call) -> Needs:
     """What deciding this call will need, from everything but its body."""
     reading = Reading(ruleset, head, 0, NO_PAST)
-    tools: list[Tool] = []  # those that may come to name the call, the most specific first
-    certain = False
-    for hit in reading.tool_hits:
-        tool = ruleset.tools[hit.target.name]
-        if not hit.only_denies and not certain:
-            tools.append(tool)
-            certain = not tool.matches[hit.target.nth].narrows
-    may_write = {writes(tool, head) for tool in tools}
-    if not certain:
-        may_write.add(writes(None, head))
+    named = naming(reading)
+    tools = [tool for tool in named if tool is not None]
+    may_write = any(writes(tool, head) for tool in named)
     rules = [rule for rule in reading.candidates() if reading.known(rule.select)]
-    claim = any(guard.claims(head.method, any(may_write)) for rule in rules for guard in rule.guards)
+    claim = any(guard.claims(head.method, may_write) for rule in rules for guard in rule.guards)
     messages = any(match.says is not None for match in reading.matched())
     asked = [each for hit in reading.tool_hits for each in ruleset.earlier.get(hit.target.name, ())]
     return Needs(
         asked_by=next((f"tool `{tool.name}`" for tool in tools if tool.params or (claim and tool.keyed_in_body)), "")
-        or body_asked_by(ruleset, reading, rules, any(may_write))
+        or body_asked_by(ruleset, reading, rules, may_write)
         or ("a rule that compares later calls with it" if any(each.reads_body for each in asked) else ""),
         cap_bytes=max([tool.cap_bytes for tool in tools], default=BODY_CAP_BYTES),
         claim=claim,
@@ -64,6 +57,19 @@ def needs(ruleset: RuleSet, head: Call) -> Needs:
         or any(each.reads_answer for each in asked),
         show_as=any(tool.expect is not None and tool.expect.show_as for tool in tools),
     )
+
+
+def naming(reading: Reading) -> list[Tool | None]:
+    """The tools that may come to name the call, the most specific first; None among them where it may be that none
+    does. What the body says is not asked."""
+    found: list[Tool | None] = []
+    for hit in reading.tool_hits:
+        if not hit.only_denies:
+            tool = reading.ruleset.tools[hit.target.name]
+            found.append(tool)
+            if not tool.matches[hit.target.nth].narrows:
+                return found
+    return [*found, None]
 
 
 def body_asked_by(ruleset: RuleSet, reading: Reading, rules: Sequence[Rule], may_write: bool) -> str:

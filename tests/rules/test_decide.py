@@ -419,10 +419,11 @@ tools:
   big: {match: POST https://api.example.com/big, cap: 32MiB}
   find: {match: POST https://api.example.com/find, effect: read}
   sub: {match: {request: POST https://api.example.com/find, where: {query.w: {exists: true}}}, effect: write}
+  seek: {match: POST https://api.example.com/seek, effect: read}
 rules:
-  - {id: plain, tool: [plain, op, big, find, sub], allow: true}
+  - {id: plain, tool: [plain, op, big, find, sub, seek], allow: true}
   - {id: keyed, tool: big, agent: ann, dedupe: 24h}
-  - {id: found, tool: [find, sub], dedupe: 24h}
+  - {id: found, tool: [find, sub, seek], dedupe: 24h}
   - {id: shy, match: "POST https://api.example.com/plain", agent: bob, where: {body.a: {eq: 1}}, deny: No.}
   - id: late
     match: POST https://api.example.com/late
@@ -438,6 +439,7 @@ NEEDS = [
     (call(path="/big"), Needs("rule `keyed`", 32 << 20, True, "")),
     (call(path="/big", agent="bob"), Needs("", 32 << 20, False, "")),
     (call(path="/find"), Needs("rule `found`", BODY_CAP_BYTES, True, "")),
+    (call(path="/seek"), Needs("", BODY_CAP_BYTES, False, "")),
     (call(path="/late"), Needs("rule `late`", BODY_CAP_BYTES, False, "")),
     (call(path="/spared"), Needs("rule `spared`", BODY_CAP_BYTES, False, "")),
     (call(path="//plain"), Needs("", BODY_CAP_BYTES, False, "")),
@@ -448,6 +450,16 @@ NEEDS = [
 @pytest.mark.parametrize(("head", "needed"), NEEDS, ids=[head.path + head.agent for head, _ in NEEDS])
 def test_what_a_decision_will_need(head: Call, needed: Needs) -> None:
     assert needs(rules(HEADS), msgspec.structs.replace(head, body=UNREAD_BODY)) == needed
+
+
+@pytest.mark.parametrize(("head", "needed"), NEEDS, ids=[head.path + head.agent for head, _ in NEEDS])
+def test_a_body_that_nobody_needs_changes_no_decision(head: Call, needed: Needs) -> None:
+    unread = decide(rules(HEADS), State(), msgspec.structs.replace(head, body=UNREAD_BODY), "call-1", START)
+    read = decide(rules(HEADS), State(), msgspec.structs.replace(head, body=json_body('{"a": 1}')), "call-1", START)
+    if needed.body:
+        assert unread.code == "ambiguous-request" != read.code
+    else:
+        assert unread == read
 
 
 def test_facts_are_what_was_read() -> None:
