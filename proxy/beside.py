@@ -93,8 +93,10 @@ def _leave(settings: Settings, owner: Owner, token_hash: str, say: Callable[[str
         say(f"the end of this run could not be recorded: {error}")
 
 
-def counts(ledger: Path, run: str, since_ns: int) -> tuple[dict[str, int], int]:
-    """How the calls of `run` were decided since then, and how many that were let out got no answer."""
+def counts(ledger: Path, run: str, since_ns: int) -> tuple[dict[str, int], int, int]:
+    """How the calls of `run` were decided since then, how many that were let out got no answer, and how many went out
+    without a record that is there by now."""
     filters = Filters(run=run, since_ns=since_ns)
     with LedgerReader.open(ledger) as reader:
-        return {row.key: row.calls for row in reader.stats("decision", filters)}, reader.unanswered(filters)
+        by_decision = {row.key: row.calls for row in reader.stats("decision", filters)}
+        return by_decision, reader.unanswered(filters), reader.unrecorded(filters)

@@ -18,6 +18,12 @@ from rules.globs import glob_fits
 from rules.state import SetBack
 
 
+def stopped_calls(agent: str, tool: str) -> str:
+    """Which calls a halt stops, for people: `all calls`, or `calls of agent x to stripe.*`."""
+    chosen = (f" of agent `{agent}`" if agent else "") + (f" to `{tool}`" if tool else "")
+    return f"calls{chosen}" if chosen else "all calls"
+
+
 class Halt(msgspec.Struct, frozen=True):
     """Who has stopped which calls, why, and when. `agent` and `tool` are names or globs, empty for any."""
 
@@ -33,9 +39,8 @@ class Halt(msgspec.Struct, frozen=True):
 
     @property
     def calls(self) -> str:
-        """Which calls, for people: `all calls`, or `calls of agent x to stripe.*`."""
-        chosen = (f" of agent `{self.agent}`" if self.agent else "") + (f" to `{self.tool}`" if self.tool else "")
-        return f"calls{chosen}" if chosen else "all calls"
+        """Which calls, for people."""
+        return stopped_calls(self.agent, self.tool)
 
     def stops(self, agent: str, tools: Iterable[str]) -> bool:
         """Does it stop a call of `agent` that matches `tools`?"""

@@ -77,6 +77,16 @@ def test_every_command_and_option_is_documented(name: str) -> None:
     } & options
 
 
+def test_every_command_that_answers_does_so_in_json_too() -> None:
+    """All but those that run something, ask, or print a file anyway."""
+    without = {
+        name.removeprefix("borderpost ")
+        for name, command in COMMANDS.items()
+        if not isinstance(command, click.Group) and not any("--json" in param.opts for param in command.params)
+    }
+    assert without == {"run", "serve", "init", "demo", "rules schema", "rules import"}
+
+
 def test_the_version_is_told() -> None:
     assert borderpost("--version").output == "borderpost 0.1.0\n"
 
@@ -227,6 +237,11 @@ def test_agents_come_and_go(tmp_path: Path) -> None:
     assert token.startswith("bp_") and added.stdout == f"{token}\n"
     assert token not in added.stderr
     assert borderpost("agent", "add", "support").exit_code == 3
+    in_json = json.loads(borderpost("agent", "add", "json", "--expires", "8h", "--json").stdout)
+    assert in_json["token"].startswith("bp_") and in_json["expires_ns"] > 0
+    assert json.loads(borderpost("agent", "remove", "json", "--json").stdout) == {"name": "json", "removed": True}
+    again = borderpost("agent", "remove", "json", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["removed"]) == (1, False)
     assert borderpost("agent", "add", "support", "--replace").stdout.strip() != token
     borderpost("agent", "add", "temp", "--expires", "8h")
     assert borderpost("agent", "add", "late", "--expires", "2020-01-01").exit_code == 2

@@ -131,7 +131,8 @@ def test_a_person_refuses_and_the_agent_reads_why(serve: Serve) -> None:
     (card,) = waiting()
     without = approvals("refuse", card["id"])
     assert (without.exit_code, "Missing option '--reason'" in without.stderr) == (2, True)
-    assert approvals("refuse", "a_", "--reason", "Not this customer.").exit_code == 0
+    refused = approvals("refuse", "a_", "--reason", "Not this customer.", "--json")
+    assert (refused.exit_code, json.loads(refused.stdout)) == (0, {"card": card["id"], "allowed": False})
     status, problem = call.result()
     assert (status, problem["code"], problem["ticket"]) == (403, "approval-refused", card["id"])
     assert "Not this customer" in problem["detail"]
@@ -157,7 +158,7 @@ def test_a_record_with_questions_is_whole(serve: Serve, upstream: Upstream) -> N
     agent = serve("0")
     ticket = agent.calls(1).result()[1]["ticket"]
     waiting()
-    borderpost("approvals", "allow", ticket)
+    assert json.loads(borderpost("approvals", "allow", ticket, "--json").stdout) == {"card": ticket, "allowed": True}
     agent.calls(1).result()
     borderpost("log", "checkpoint", "--export", "anchor.note")
     verified = borderpost("log", "verify", "--anchor", "anchor.note")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cli
-from proxy.ledger.entries import BootEntry, DecisionEntry, OutcomeEntry, RulesetEntry
+from proxy.ledger.entries import (
+    BootEntry,
+    CommandEntry,
+    DecisionEntry,
+    OutcomeEntry,
+    PruneEntry,
+    RulesetEntry,
+)
 from proxy.ledger.query import LedgerReader
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from proxy.report.calls import tail_calls
+from proxy.report.events import TOLD
 from proxy.report.terminal import WIDE
 from rules.decision import Violation
 
@@ -29,6 +38,8 @@ HOUSE = Path(__file__).parents[1]
 MINUTE_NS = 60 * 10**9
 START_NS = time.time_ns() // (24 * 60 * MINUTE_NS) * (24 * 60 * MINUTE_NS)
 """Midnight of today in UTC, so that the tables show no dates."""
+
+TODAY = datetime.fromtimestamp(START_NS / 1e9, UTC).date().isoformat()
 
 DIGEST = "d1" * 32
 RUN, OTHER_RUN = "r_01aaaaaaaaaaaaaaaaaaaaaaaa", "r_01bbbbbbbbbbbbbbbbbbbbbbbb"
@@ -116,6 +127,110 @@ def borderpost(*arguments: str) -> Result:
 def numbers(*arguments: str) -> list[int]:
     """Which calls `log list` gives, by their number."""
     return [int(call["id"][2:]) for call in json.loads(borderpost(*arguments, "--json").stdout)]
+
+
+# --- events ---
+
+OUTAGE: dict[str, Any] = {
+    "calls": 12, "first_ns": START_NS, "last_ns": START_NS + MINUTE_NS, "agent": "shop", "run": RUN, "tool": "",
+    "method": "GET", "scheme": "https", "host": "api.stripe.com", "rules": ["look"],
+}  # fmt: skip
+COMMANDED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("halt", {"agent": "", "tool": "stripe.*", "reason": "No refunds today."}),
+    ("resume", {"agent": "", "tool": "stripe.*"}),
+    ("approval", {"card": "a_1", "allowed": False, "note": "refunded by hand", "own_user": True}),
+    ("resolve", {"call": "c_5", "executed": True, "note": "it is in the list"}),
+    ("join", {"run": "r_1", "agent": "mail", "hash": "ab", "pid": 7}),
+    ("leave", {"run": "r_1", "agent": "mail", "hash": "ab", "why": "its command has ended"}),
+    ("unrecorded", OUTAGE),
+    ("unrecorded", dict.fromkeys(OUTAGE, "") | {"calls": 1, "first_ns": 1, "last_ns": 2, "rules": []}),
+    ("recover", {"problem": "the disk was full"}),
+    ("clock", {"from_ns": START_NS + 9 * MINUTE_NS, "note": "set wrongly"}),
+    ("shutdown", {}),
+)
+
+
+def command() -> None:
+    """Put the commands on record, and what is recorded now and then."""
+    ledger = Ledger.open(Path(os.environ["BORDERPOST_LEDGER"]), Vault(bytes(32), bytes(32)), owner="borderpost serve")
+    for name, data in COMMANDED:
+        ledger.append(CommandEntry(START_NS + 7 * MINUTE_NS, name, "ada", data))
+    ledger.append(PruneEntry(START_NS + 8 * MINUTE_NS, 5, 0, "rules (keep)"))
+    ledger.close()
+
+
+EVENTS = f"""\
+gave up what was read of the calls up to entry 5
+the proxy stopped
+this computer's clock is right, and was not until {TODAY} 00:09:00 +0000: set wrongly
+the ledger could be written again, after: the disk was full
+1 call went out without a record, of many kinds; from 1970-01-01 00:00:00 +0000 to 1970-01-01 00:00:00 +0000
+12 calls of agent shop went out without a record: GET api.stripe.com, as look lets them; from {TODAY} 00:00:00 +0000 \
+to {TODAY} 00:01:00 +0000
+run r_1 of agent mail ended: its command has ended
+run r_1 of agent mail joined, process 7
+c_5 was executed: it is in the list
+refused a_1: refunded by hand
+let calls to `stripe.*` go on
+stopped calls to `stripe.*`: No refunds today.
+the rules in force were kept, for the changed ones cannot be used: main.yaml:4:1: broken
+3 rules in force, from rules/main.yaml
+`borderpost serve` began, process 4711, on 127.0.0.1:4711
+"""
+
+
+def test_what_is_on_record_besides_calls_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    command()
+    head, *lines = borderpost("log", "events").stdout.splitlines()
+    assert head.split() == ["SEQ", "TIME", "BY", "EVENT", "WHAT"]
+    assert [line[head.index("WHAT") :] for line in lines] == EVENTS.splitlines()
+    told = json.loads(borderpost("log", "events", "--json").stdout)
+    assert [event["event"] for event in told[1:-3]] == [name for name, _ in COMMANDED][::-1]
+    assert told[-4] == {
+        "seq": 11, "at": f"{TODAY}T00:07:00.000Z", "event": "halt", "by": "ada", "data": COMMANDED[0][1],
+    }  # fmt: skip
+    assert [event["event"] for event in told[-3:]] == ["ruleset", "ruleset", "boot"]
+    assert {event["event"] for event in told} == set(TOLD)
+
+
+def test_events_are_chosen_by_time_and_number() -> None:
+    command()
+    assert len(borderpost("log", "events", "-n", "2").stdout.splitlines()) == 3
+    since = json.loads(borderpost("log", "events", "--since", f"{TODAY}T00:08", "--json").stdout)
+    assert [event["event"] for event in since] == ["prune"]
+    until = json.loads(borderpost("log", "events", "--until", f"{TODAY}T00:06", "--json").stdout)
+    assert [event["event"] for event in until] == ["ruleset", "boot"]
+    assert borderpost("log", "events", "--until", "2020-01-01").stderr == "borderpost: nothing fits\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        (["list"], 13),
+        (["list", "-n", "1"], 13),  # they were told after that one
+        (["list", "--agent", "shop"], 12),
+        (["list", "--run", OTHER_RUN], 0),
+        (["list", "--decision", "allow"], 13),
+        (["list", "--decision", "deny"], 0),
+        (["list", "--rule", "look"], 0),
+        (["list", "--until", "2020-01-01"], 0),
+        (["list", "--host", "api.stripe.com", "--json"], 12),
+        (["stats", "--agent", "shop"], 12),
+        (["stats"], 13),
+    ],
+)
+def test_calls_that_went_out_without_a_record_are_told_of(arguments: list[str], calls: int) -> None:
+    assert "without a record" not in borderpost("log", *arguments).stderr
+    command()
+    said = f"borderpost: {calls} calls went out without a record: `borderpost log events` tells of them\n"
+    assert (said in borderpost("log", *arguments).stderr) == (calls > 0)
+
+
+def test_where_only_such_calls_fit_it_is_not_said_that_none_do() -> None:
+    command()
+    listed = borderpost("log", "--since", f"{TODAY}T00:06:30")
+    assert (listed.stdout, listed.stderr.count("\n")) == ("", 1)
 
 
 # --- list ---

@@ -329,6 +329,10 @@ def test_a_person_stops_a_proxy_that_runs_and_lets_it_go_on(upstream: Upstream) 
     assert upstream.seen == ["GET /", "GET /"]
     assert borderpost("halt", "--reason", "x").stderr == "borderpost: stopped all calls\n", "said once without a proxy"
     assert borderpost("resume").stderr == "borderpost: all calls may go on\n"
+    stopped = borderpost("halt", "--agent", "shop", "--reason", "No.", "--json")
+    told = {"calls": "calls of agent `shop`", "agent": "shop", "tool": ""}
+    assert json.loads(stopped.stdout) == told | {"tools": []}
+    assert json.loads(borderpost("resume", "--agent", "shop", "--json").stdout) == told | {"reason": "No."}
     again = borderpost("resume", "--agent", "x")
     assert (again.returncode, again.stderr) == (3, "error: there is no such halt: nothing is stopped\n")
 

@@ -356,6 +356,23 @@ def test_every_kind_of_code_is_explained_and_listed(code: str, monkeypatch: pyte
     assert max(map(len, listed.splitlines())) <= 80
 
 
+def test_a_code_is_explained_in_json_too() -> None:
+    assert borderpost("rules", "explain", "no-such", "--json").exit_code == 1
+    told = json.loads(borderpost("rules", "explain", "rate-limited", "--json").stdout)
+    assert (told["code"], told["problem"]) == ("rate-limited", None)
+    assert {**told["refusal"], "meaning": ""} == {
+        "title": "Rate limited", "status": 429, "retry": "yes", "final": False, "meaning": "",
+    }  # fmt: skip
+    listed = json.loads(borderpost("rules", "explain", "--json").stdout)
+    assert {one["code"] for one in listed if one["refusal"]} == set(CODES)
+    assert next(one for one in listed if one["code"] == rulefiles.UNREADABLE)["problem"].startswith("The file could")
+
+
+def test_a_code_of_a_problem_and_of_a_refusal_is_explained_as_both() -> None:
+    told = borderpost("rules", "explain", "concurrency").stdout
+    assert "right:" in told and "Too many at the same time: a refusal, answered with status 429." in told
+
+
 def test_every_refusal_says_what_it_means_and_what_to_do() -> None:
     assert set(MEANINGS) == set(CODES)
     told = borderpost("rules", "explain", "rate-limited").stdout

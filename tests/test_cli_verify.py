@@ -113,6 +113,9 @@ def test_an_exported_checkpoint_is_what_is_printed() -> None:
     assert "keep it where whoever can change the ledger cannot" in exported.stderr
     assert Path("a.note").read_text() == printed
     assert printed.splitlines()[1] == "2"
+    told = json.loads(borderpost("log", "checkpoint", "--json").stdout)
+    assert (told["seq"], told["note"]) == (3, printed)
+    assert told["key"] == borderpost("log", "checkpoint", "--public-key").stdout.strip()
 
 
 def test_the_public_key_is_enough_elsewhere() -> None:
@@ -157,7 +160,9 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments: list[str], message: 
 def test_prune_gives_up_what_is_old_and_keeps_the_rest() -> None:
     assert "no checkpoint has signed it yet" in borderpost("log", "prune", "--older-than", "200d").stderr
     borderpost("log", "checkpoint")
-    assert "pruned entries up to 1: 1 of them now" in borderpost("log", "prune", "--older-than", "90d").stderr
+    pruned = borderpost("log", "prune", "--older-than", "90d", "--json")
+    assert "pruned entries up to 1: 1 of them now" in pruned.stderr
+    assert json.loads(pruned.stdout) == {"through": 1, "entries": 1}
     shown = [json.loads(borderpost("log", "show", f"c_{n}", "--json").stdout) for n in (1, 2)]
     assert [one["pruned"] for one in shown] == [True, False]
     assert [one["facts"] for one in shown] == [{}, {"body.amount": 500, "body.charge": "ch_1"}]

@@ -24,9 +24,10 @@ def agent() -> None:
 @shared("confdir")
 @click.option("--expires", metavar="WHEN", help="When the token ends: 8h, 30d, 2027-01-31.")
 @click.option("--replace", is_flag=True, help="Give an agent that has a token a new one.")
+@as_json
 @click.argument("name")
 @click.pass_obj
-def agent_add(given: dict[str, Any], expires: str | None, replace: bool, name: str) -> None:
+def agent_add(given: dict[str, Any], expires: str | None, replace: bool, json_wanted: bool, name: str) -> None:
     """Print a new token for agent NAME. It cannot be shown again: only its hash is kept."""
     from proxy.agents import Agents
     from proxy.confdir import Confdir
@@ -35,7 +36,11 @@ def agent_add(given: dict[str, Any], expires: str | None, replace: bool, name: s
     expires_ns = moment(expires, now_ns, ahead=True) or 0
     if expires is not None and expires_ns <= now_ns:
         raise click.BadParameter(f"`{expires}` is over already", param_hint="--expires")
-    click.echo(Agents(Confdir.open(confdir_of(given)).path).add(name, now_ns, expires_ns=expires_ns, replace=replace))
+    token = Agents(Confdir.open(confdir_of(given)).path).add(name, now_ns, expires_ns=expires_ns, replace=replace)
+    if json_wanted:
+        print_json({"name": name, "token": token, "expires_ns": expires_ns or None})
+    else:
+        click.echo(token)
     say(f"the agent uses HTTPS_PROXY=http://{name}:TOKEN@HOST:PORT; this token is not shown again")
 
 
@@ -59,16 +64,20 @@ def agent_list(given: dict[str, Any], json_wanted: bool) -> None:
 
 @agent.command("remove")
 @shared("confdir")
+@as_json
 @click.argument("name")
 @click.pass_context
-def agent_remove(ctx: click.Context, name: str) -> None:
+def agent_remove(ctx: click.Context, json_wanted: bool, name: str) -> None:
     """Take the token of agent NAME away.
 
     A running proxy refuses it from the next connection on.
     """
     from proxy.agents import Agents
 
-    if not Agents(confdir_of(ctx.obj)).remove(name):
+    removed = Agents(confdir_of(ctx.obj)).remove(name)
+    if json_wanted:
+        print_json({"name": name, "removed": removed})
+    if not removed:
         complain(f"there is no agent `{name}`: `borderpost agent list` shows them")
         ctx.exit(1)
     say(f"removed `{name}`")

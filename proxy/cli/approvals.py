@@ -61,31 +61,39 @@ def approvals_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
 @approvals.command("allow")
 @click.option("--note", default="", metavar="TEXT", help="Why; it is recorded with your name.")
 @shared("ledger", "confdir")
+@as_json
 @click.argument("id")
 @click.pass_obj
-def approvals_allow(given: dict[str, Any], note: str, id: str) -> None:
+def approvals_allow(given: dict[str, Any], note: str, json_wanted: bool, id: str) -> None:
     """Let this call pass, once. ID is the ticket, or its beginning.
 
     \b
     Example:
       borderpost approvals allow a_3f
     """
-    say(f"allowed {_answer(given, id, True, note)}: the identical call passes, once")
+    card = _answer(given, id, True, note)
+    if json_wanted:
+        print_json({"card": card, "allowed": True})
+    say(f"allowed {card}: the identical call passes, once")
 
 
 @approvals.command("refuse")
 @click.option("--reason", required=True, metavar="TEXT", help="What the agent is told.")
 @shared("ledger", "confdir")
+@as_json
 @click.argument("id")
 @click.pass_obj
-def approvals_refuse(given: dict[str, Any], reason: str, id: str) -> None:
+def approvals_refuse(given: dict[str, Any], reason: str, json_wanted: bool, id: str) -> None:
     """Refuse this call, and tell the agent why. ID is the ticket, or its beginning.
 
     \b
     Example:
       borderpost approvals refuse a_3f --reason "this customer was refunded by hand"
     """
-    say(f"refused {_answer(given, id, False, reason)}: the agent is told why")
+    card = _answer(given, id, False, reason)
+    if json_wanted:
+        print_json({"card": card, "allowed": False})
+    say(f"refused {card}: the agent is told why")
 
 
 @approvals.command("watch")

@@ -80,13 +80,22 @@ def log_list(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
     from proxy.report import calls
 
     with open_reader(given) as reader:
-        rows = reader.list(calls.with_whole_run(reader, filters), limit=limit)
+        whole = calls.with_whole_run(reader, filters)
+        rows = reader.list(whole, limit=limit)
+        unrecorded = calls.unrecorded_beside(reader, whole, rows if len(rows) == limit else ())
     if json_wanted:
         print_json(rows)
     elif rows:
         print_lines(calls.list_calls(rows, *table_room()))
-    else:
+    elif not unrecorded:
         say(_nothing(filters))
+    _tell_unrecorded(unrecorded)
+
+
+def _tell_unrecorded(count: int) -> None:
+    """Say that calls are missing which went out without a record."""
+    if count:
+        say(f"{count} call{'' if count == 1 else 's'} went out without a record: `borderpost log events` tells of them")
 
 
 def _nothing(filters: Filters) -> str:
@@ -145,14 +154,45 @@ def log_stats(given: dict[str, Any], filters: Filters, groupings: tuple[Any, ...
     with open_reader(given) as reader:
         whole = calls.with_whole_run(reader, filters)
         stats = {by: reader.stats(by, whole) for by in groupings or ("decision", "tool", "rule")}
+        unrecorded = reader.unrecorded(whole)
     if json_wanted:
         print_json(stats)
-    elif not any(stats.values()):
+    elif any(stats.values()):
+        tables = (calls.list_stats(by, rows, *table_room()) for by, rows in stats.items() if rows)
+        print_lines("\n\n".join("\n".join(table) for table in tables))
+    elif not unrecorded:
         say(_nothing(filters))
+    _tell_unrecorded(unrecorded)
+
+
+@log.command("events")
+@click.option("--since", metavar="WHEN", help="From then on: 10m, 2h, 3d, 2026-01-31, 2026-01-31T12:00.")
+@click.option("--until", metavar="WHEN", help="Before then.")
+@shared("ledger")
+@click.option(
+    "-n", "limit", metavar="COUNT", type=click.IntRange(1), default=50, show_default=True, help="At most so many."
+)
+@as_json
+@click.pass_obj
+def log_events(given: dict[str, Any], since: str | None, until: str | None, limit: int, json_wanted: bool) -> None:
+    """List what is on record besides calls, newest first.
+
+    Proxies began and stopped, rules came into force, people stopped or allowed something, runs joined, calls went out
+    without a record.
+    """
+    from proxy.ledger.selecting import Filters
+    from proxy.report import events
+
+    now_ns = time.time_ns()
+    filters = Filters(since_ns=moment(since, now_ns), until_ns=moment(until, now_ns))
+    with open_reader(given) as reader:
+        found = reader.events(filters, limit=limit)
+    if json_wanted:
+        print_json(events.plain(found))
+    elif found:
+        print_lines(events.show(found, *table_room()))
     else:
-        print_lines(
-            "\n\n".join("\n".join(calls.list_stats(by, rows, *table_room())) for by, rows in stats.items() if rows)
-        )
+        say("nothing is on record" if filters == Filters() else "nothing fits")
 
 
 @log.command("verify")
@@ -200,8 +240,9 @@ def log_verify(ctx: click.Context, anchor: Path | None, key: str | None, json_wa
 @click.option("--export", type=click.Path(path_type=Path), metavar="FILE", help="Write the signed checkpoint here.")
 @click.option("--public-key", is_flag=True, help="Print the key that checks it, instead of the checkpoint.")
 @shared("ledger", "confdir")
+@as_json
 @click.pass_obj
-def log_checkpoint(given: dict[str, Any], export: Path | None, public_key: bool) -> None:
+def log_checkpoint(given: dict[str, Any], export: Path | None, public_key: bool, json_wanted: bool) -> None:
     """Sign what is on record, and print or export the signature.
 
     \b
@@ -218,7 +259,9 @@ def log_checkpoint(given: dict[str, Any], export: Path | None, public_key: bool)
     if export is not None:
         anchors.write(export, made.note)
         say(f"wrote {export}: keep it where whoever can change the ledger cannot change it")
-    if public_key:
+    if json_wanted:
+        print_json({"seq": result["seq"], "note": made.note, "key": made.key})
+    elif public_key:
         click.echo(made.key)
     elif export is None:
         click.echo(made.note, nl=False)
@@ -227,8 +270,9 @@ def log_checkpoint(given: dict[str, Any], export: Path | None, public_key: bool)
 @log.command("prune")
 @click.option("--older-than", metavar="SPAN", required=True, help="Such as 90d, 12w.")
 @shared("ledger", "confdir")
+@as_json
 @click.pass_obj
-def log_prune(given: dict[str, Any], older_than: str) -> None:
+def log_prune(given: dict[str, Any], older_than: str, json_wanted: bool) -> None:
     """Give up what was read of old calls, and what was said of it. The decisions themselves stay.
 
     \b
@@ -249,6 +293,8 @@ def log_prune(given: dict[str, Any], older_than: str) -> None:
         while (first := reader.first_payload()) is not None and first <= through:
             progress.tell(first, through)
             time.sleep(0.05)
+    if json_wanted:
+        print_json({"through": through, "entries": entries})
     none = "nothing is that old, or no checkpoint has signed it yet"
     say(f"pruned entries up to {through}: {entries} of them now" if entries else none)
 
@@ -257,9 +303,10 @@ def log_prune(given: dict[str, Any], older_than: str) -> None:
 @click.option("--executed/--not-executed", default=None, help="Whether it took effect.")
 @click.option("--note", required=True, metavar="TEXT", help="How you know; it is recorded with your name.")
 @shared("ledger", "confdir")
+@as_json
 @click.argument("id")
 @click.pass_obj
-def resolve(given: dict[str, Any], executed: bool | None, note: str, id: str) -> None:
+def resolve(given: dict[str, Any], executed: bool | None, note: str, json_wanted: bool, id: str) -> None:
     """Say what became of a call whose outcome is unknown.
 
     Then its repetitions are no longer held up: executed, they are refused as duplicates; not executed, the next one is
@@ -275,5 +322,7 @@ def resolve(given: dict[str, Any], executed: bool | None, note: str, id: str) ->
         raise click.UsageError("say whether it took effect: `--executed` or `--not-executed`")
     with open_reader(given) as reader:
         call_id = calls.find(reader, id).call.id
-    ask_owner(given, "resolve", {"call": call_id, "executed": executed, "note": note})
+    result = ask_owner(given, "resolve", {"call": call_id, "executed": executed, "note": note})
+    if json_wanted:
+        print_json(result)
     say(f"recorded: {call_id} was {'executed' if executed else 'not executed'}")

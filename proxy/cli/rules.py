@@ -168,20 +168,27 @@ def rules_list(given: dict[str, Any], tools: bool, json_wanted: bool) -> None:
 
 
 @rules.command("explain")
+@as_json
 @click.argument("code", required=False)
 @click.pass_context
-def rules_explain(ctx: click.Context, code: str | None) -> None:
+def rules_explain(ctx: click.Context, json_wanted: bool, code: str | None) -> None:
     """Explain a CODE of a problem in a rule file or of a refusal. Without one, list them all."""
     from proxy.report import explained
 
     if code is None:
-        print_lines(explained.show_all(*table_room()))
+        if json_wanted:
+            print_json([explained.plain(one) for one in explained.codes()])
+        else:
+            print_lines(explained.show_all(*table_room()))
         return
     text = explained.show(code)
     if text is None:
         complain(f"there is no code `{code}`{explained.similar(code)}")
         ctx.exit(1)
-    print_lines(text)
+    if json_wanted:
+        print_json(explained.plain(code))
+    else:
+        print_lines(text)
 
 
 @rules.command("schema")

@@ -52,8 +52,9 @@ def stopping(command: Command) -> Command:
 @stopping
 @click.option("--reason", metavar="TEXT", required=True, help="Why: the agent reads it, and it is recorded.")
 @shared("ledger", "confdir")
+@as_json
 @click.pass_obj
-def halt(given: dict[str, Any], chosen: dict[str, str], reason: str) -> None:
+def halt(given: dict[str, Any], chosen: dict[str, str], reason: str, json_wanted: bool) -> None:
     """Stop all calls at once, until `resume`.
 
     Or only those of an agent, or to a tool.
@@ -67,6 +68,8 @@ def halt(given: dict[str, Any], chosen: dict[str, str], reason: str) -> None:
       borderpost halt --agent "support-*" --tool "stripe.*" --reason "No payments today."
     """
     result = ask_owner(given, "halt", {**chosen, "reason": reason})
+    if json_wanted:
+        print_json({"calls": result["calls"], **chosen, "tools": result["tools"]})
     say(f"stopped {result['calls']}")
     if chosen["tool"] and result["rules"]:
         if result["tools"]:
@@ -78,8 +81,9 @@ def halt(given: dict[str, Any], chosen: dict[str, str], reason: str) -> None:
 @click.command()
 @stopping
 @shared("ledger", "confdir")
+@as_json
 @click.pass_obj
-def resume(given: dict[str, Any], chosen: dict[str, str]) -> None:
+def resume(given: dict[str, Any], chosen: dict[str, str], json_wanted: bool) -> None:
     """Let calls go on that `halt` has stopped.
 
     Say the same --agent and --tool as there.
@@ -90,6 +94,8 @@ def resume(given: dict[str, Any], chosen: dict[str, str]) -> None:
       borderpost resume --agent "support-*" --tool "stripe.*"
     """
     result = ask_owner(given, "resume", dict(chosen))
+    if json_wanted:
+        print_json({"calls": result["calls"], **chosen, "reason": result["reason"]})
     say(f"{result['calls']} may go on")
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from proxy.ledger import schema
 from proxy.ledger.asked import Question, questions
 from proxy.ledger.entries import CheckpointEntry, CommandEntry, LedgerError, RulesetEntry
+from proxy.ledger.events import Event, Span, events, unrecorded
 from proxy.ledger.rows import entry_of
 from proxy.ledger.selecting import ALL, UNANSWERED, Filters, Grouping, calls_query, selection, stats_query, tail_query
 from proxy.ledger.told import CallDetail, CallRow, HaltRow, OutcomeRow, RunRow, StatsRow, Status, iso, ms
@@ -193,6 +194,20 @@ class LedgerReader:
             count: int = found.scalar_one()
         return count
 
+    def events(self, filters: Filters = ALL, *, limit: int = 50) -> tuple[Event, ...]:
+        """What is on record besides calls between `since` and `until`; no other filter counts. Newest first."""
+        with self._connect() as connection:
+            return events(connection, _span(connection, filters), limit)
+
+    def unrecorded(self, filters: Filters = ALL) -> int:
+        """How many calls that fit went out without a record, as was recorded between `since` and `until`."""
+        if filters.decision not in (None, "allow") or filters.rule is not None or filters.status is not None:
+            return 0
+        wanted = {name: getattr(filters, name) for name in ("agent", "run", "tool", "host")}
+        with self._connect() as connection:
+            span = _span(connection, filters)
+            return unrecorded(connection, span, {name: value for name, value in wanted.items() if value is not None})
+
     def runs(self, *, limit: int = 20) -> tuple[RunRow, ...]:
         """The `limit` runs that were active last, newest first. Reads the index only, for each of their calls."""
         with self._connect() as connection:
@@ -295,6 +310,12 @@ def _bounds(connection: Connection, filters: Filters) -> tuple[int, int]:
         last = connection.execute(text(LAST_UNTIL), {"at": filters.until_ns + SLACK_NS}).scalar()
         high = 0 if last is None else last
     return low, high
+
+
+def _span(connection: Connection, filters: Filters) -> Span:
+    """The entries between `since` and `until`."""
+    until_ns = MAX_SEQ if filters.until_ns is None else filters.until_ns
+    return Span(*_bounds(connection, filters), filters.since_ns or 0, until_ns)
 
 
 def _call_row(row: Any) -> CallRow:

@@ -53,6 +53,14 @@ def follow(reader: LedgerReader, filters: Filters, limit: int) -> Iterator[Seque
             time.sleep(POLL_S)
 
 
+def unrecorded_beside(reader: LedgerReader, filters: Filters, page: Sequence[CallRow]) -> int:
+    """How many calls that fit went out without a record; with a `page` that is full, since its first call."""
+    if page:
+        since_ns = int(_local(page[-1].at).timestamp()) * 1_000_000_000
+        filters = msgspec.structs.replace(filters, since_ns=max(since_ns, filters.since_ns or 0))
+    return reader.unrecorded(filters)
+
+
 def find(reader: LedgerReader, text: str) -> CallDetail:
     """The call that `text` names: an id, the beginning of one, or the number in the list."""
     if text.isascii() and text.isdigit():

@@ -11,15 +11,47 @@ from rules.codes import CODES
 from rules.explanations import EXPLANATIONS
 from rules.suggest import suggest
 
+UNREADABLE_MEANS = (
+    "The file could not be read, is not UTF-8, or is larger than 16 MiB. Nothing of the rule set is used then."
+)
+
+
+def codes() -> list[str]:
+    """Every code. One can be that of a problem and of a refusal."""
+    return sorted({*EXPLANATIONS, UNREADABLE, *CODES})
+
 
 def show(code: str) -> str | None:
     """The explanation of `code`, or None when there is no such code."""
-    if code == UNREADABLE:
-        return (
-            "The file could not be read, is not UTF-8, or is larger than 16 MiB. Nothing of the rule set is used then."
-        )
-    if code in EXPLANATIONS:
-        return EXPLANATIONS[code]
+    parts = [text for text in (_problem(code), _refusal(code)) if text]
+    return "\n\n".join(parts) or None
+
+
+def plain(code: str) -> dict[str, object]:
+    """What `rules explain --json` prints of a code."""
+    refusal = CODES.get(code)
+    return {
+        "code": code,
+        "problem": _problem(code),
+        "refusal": None
+        if refusal is None
+        else {
+            "title": refusal.title,
+            "status": refusal.status,
+            "retry": refusal.retry,
+            "final": refusal.final,
+            "meaning": MEANINGS[code],
+        },
+    }
+
+
+def _problem(code: str) -> str | None:
+    """What a problem in a rule file with this code is."""
+    return UNREADABLE_MEANS if code == UNREADABLE else EXPLANATIONS.get(code)
+
+
+def _refusal(code: str) -> str | None:
+    """What a refusal with this code is."""
     refusal = CODES.get(code)
     if refusal is None:
         return None
@@ -37,7 +69,7 @@ def show(code: str) -> str | None:
 
 def show_all(room: int, colour: bool) -> list[str]:
     """Every code, with the beginning of what it means."""
-    problems = [(code, EXPLANATIONS[code]) for code in sorted(EXPLANATIONS)] + [(UNREADABLE, show(UNREADABLE) or "")]
+    problems = [(code, EXPLANATIONS[code]) for code in sorted(EXPLANATIONS)] + [(UNREADABLE, UNREADABLE_MEANS)]
     lines = [paint("problems in rule files", "bold", colour)]
     lines += _table(
         [(code, text.removeprefix("A warning. ").partition(". ")[0]) for code, text in problems], room, colour
@@ -48,7 +80,7 @@ def show_all(room: int, colour: bool) -> list[str]:
 
 def similar(code: str) -> str:
     """What was probably meant, as the end of a sentence."""
-    meant = suggest(code, sorted([*EXPLANATIONS, *CODES, UNREADABLE]))
+    meant = suggest(code, codes())
     return f": {meant}" if meant else ": `borderpost rules explain` lists them"
 
 
