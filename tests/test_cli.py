@@ -16,7 +16,10 @@ from click.testing import CliRunner, Result
 import cli
 from proxy.agents import Agents
 from proxy.cli.group import Borderpost
+from proxy.ledger.store import Ledger
+from proxy.ledger.vault import Vault
 from proxy.report.people import list_agents
+from tests.proxy.ledger.samples import refusal
 
 HOUSE = Path(__file__).parents[1]
 RULES = "version: 1\nrules: [{id: read, match: GET https://api.example.com/**, allow: true}]\n"
@@ -225,6 +228,64 @@ def test_another_package_over_ours_is_named(tmp_path: Path) -> None:
     done = program("--help", script=script)
     assert done.returncode == 3
     assert done.stderr.startswith("error: another package has taken the import name `rules`: ")
+
+
+# --- completion ---
+
+
+def offered(line: str, **environment: str) -> list[str]:
+    """What the shell offers at the end of `line`."""
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_BORDERPOST_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import cli; cli.main()"], capture_output=True, text=True, timeout=60,
+        env=os.environ | asked | {"PYTHONPATH": str(HOUSE)} | environment,
+    )  # fmt: skip
+    assert done.stderr == ""
+    return [one.removeprefix("plain,") for one in done.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("borderpost appro", ["approvals"]),
+        ("borderpost init --pack st", ["stripe"]),
+        ("borderpost init --model anth", ["anthropic"]),
+        ("borderpost log --rule r", ["read"]),
+        ("borderpost log list --tool httpbin.ge", ["httpbin.get"]),
+        ("borderpost halt --tool httpbin.ge", ["httpbin.get"]),
+        ("borderpost run --agent s", ["shop", "support"]),
+        ("borderpost log --agent sh", ["shop"]),
+        ("borderpost agent remove s", ["support"]),
+        ("borderpost log --run r", ["r_1"]),
+        ("borderpost log --host api", ["api.stripe.com"]),
+        ("borderpost log show c", ["c_1"]),
+        ("borderpost resolve c", ["c_1"]),
+        ("borderpost rules explain rate-l", ["rate-limited"]),
+        ("borderpost approvals allow a", []),
+        ("borderpost --ledger none.db log show c", []),
+        ("borderpost --rules none.yaml log --rule r", []),
+    ],
+)
+def test_the_shell_offers_what_is_known(line: str, names: list[str], tmp_path: Path) -> None:
+    (tmp_path / "borderpost.yaml").write_text(RULES.replace("version: 1", "version: 1\nuse: [httpbin]"))
+    ledger = Ledger.open(tmp_path / "ledger.db", Vault(bytes(32), bytes(32)), owner="borderpost serve")
+    ledger.append(refusal("c_1", agent="shop", run="r_1"))
+    ledger.append(refusal("x_1", agent="", run="", host="other.example"))
+    ledger.close()
+    Agents(tmp_path / "confdir").add("support", 1)
+    assert offered(line) == names
+
+
+def test_whatever_is_wrong_the_shell_shows_no_error(tmp_path: Path) -> None:
+    (tmp_path / "borderpost.yaml").write_text("version: [")
+    (tmp_path / "ledger.db").write_text("no ledger")
+    for line in (
+        "borderpost log --rule ",
+        "borderpost log show ",
+        "borderpost approvals show ",
+        "borderpost run --agent ",
+    ):
+        assert offered(line) == []
 
 
 # --- agents ---

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from proxy.cli import completing
 from proxy.cli.given import confdir_of, moment
 from proxy.cli.options import as_json, shared
 from proxy.cli.output import complain, print_json, print_lines, say, table_room
@@ -65,7 +66,7 @@ def agent_list(given: dict[str, Any], json_wanted: bool) -> None:
 @agent.command("remove")
 @shared("confdir")
 @as_json
-@click.argument("name")
+@click.argument("name", shell_complete=completing.agents_with_token)
 @click.pass_context
 def agent_remove(ctx: click.Context, json_wanted: bool, name: str) -> None:
     """Take the token of agent NAME away.

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from proxy.cli import completing
 from proxy.cli.given import ask_owner, open_reader
 from proxy.cli.group import DefaultGroup
 from proxy.cli.options import as_json, shared
@@ -44,7 +45,7 @@ def approvals_list(given: dict[str, Any], json_wanted: bool) -> None:
 @approvals.command("show")
 @shared("ledger")
 @as_json
-@click.argument("id")
+@click.argument("id", shell_complete=completing.tickets)
 @click.pass_obj
 def approvals_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
     """Show what would be sent. ID is the ticket, or its beginning."""
@@ -62,7 +63,7 @@ def approvals_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
 @click.option("--note", default="", metavar="TEXT", help="Why; it is recorded with your name.")
 @shared("ledger", "confdir")
 @as_json
-@click.argument("id")
+@click.argument("id", shell_complete=completing.tickets)
 @click.pass_obj
 def approvals_allow(given: dict[str, Any], note: str, json_wanted: bool, id: str) -> None:
     """Let this call pass, once. ID is the ticket, or its beginning.
@@ -81,7 +82,7 @@ def approvals_allow(given: dict[str, Any], note: str, json_wanted: bool, id: str
 @click.option("--reason", required=True, metavar="TEXT", help="What the agent is told.")
 @shared("ledger", "confdir")
 @as_json
-@click.argument("id")
+@click.argument("id", shell_complete=completing.tickets)
 @click.pass_obj
 def approvals_refuse(given: dict[str, Any], reason: str, json_wanted: bool, id: str) -> None:
     """Refuse this call, and tell the agent why. ID is the ticket, or its beginning.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy.cli import completing
 from proxy.cli.given import ask_owner, confdir_of, ledger_of, moment, open_reader
 from proxy.cli.group import DefaultGroup
 from proxy.cli.options import TYPED, Command, as_json, shared
@@ -27,12 +28,19 @@ def filtered(command: Command) -> Command:
     options = [
         click.option("--since", metavar="WHEN", help="From then on: 10m, 2h, 3d, 2026-01-31, 2026-01-31T12:00."),
         click.option("--until", metavar="WHEN", help="Before then."),
-        click.option("--agent", metavar="NAME", help="Of this agent."),
-        click.option("--run", metavar="ID", help="Of this run; the beginning of its id will do."),
-        click.option("--tool", metavar="NAME", help="To this tool."),
+        click.option("--agent", metavar="NAME", help="Of this agent.", shell_complete=completing.agents),
+        click.option(
+            "--run", metavar="ID", help="Of this run; the beginning of its id will do.", shell_complete=completing.runs
+        ),
+        click.option("--tool", metavar="NAME", help="To this tool.", shell_complete=completing.tools),
         click.option("--decision", type=click.Choice(DECISIONS), help="Decided so."),
-        click.option("--rule", metavar="ID", help="Determined by this rule, or would be in monitor mode."),
-        click.option("--host", metavar="HOST", help="To this host."),
+        click.option(
+            "--rule",
+            metavar="ID",
+            help="Determined by this rule, or would be in monitor mode.",
+            shell_complete=completing.rules,
+        ),
+        click.option("--host", metavar="HOST", help="To this host.", shell_complete=completing.hosts),
         click.option("--status", type=click.IntRange(100, 599), metavar="CODE", help="Answered with this status."),
     ]
 
@@ -127,7 +135,7 @@ def log_tail(given: dict[str, Any], filters: Filters, limit: int, json_wanted: b
 @log.command("show")
 @shared("ledger")
 @as_json
-@click.argument("id")
+@click.argument("id", shell_complete=completing.calls)
 @click.pass_obj
 def log_show(given: dict[str, Any], id: str, json_wanted: bool) -> None:
     """Show everything about one call. ID may be its beginning, or the call's number in the list."""
@@ -304,7 +312,7 @@ def log_prune(given: dict[str, Any], older_than: str, json_wanted: bool) -> None
 @click.option("--note", required=True, metavar="TEXT", help="How you know; it is recorded with your name.")
 @shared("ledger", "confdir")
 @as_json
-@click.argument("id")
+@click.argument("id", shell_complete=completing.calls)
 @click.pass_obj
 def resolve(given: dict[str, Any], executed: bool | None, note: str, json_wanted: bool, id: str) -> None:
     """Say what became of a call whose outcome is unknown.

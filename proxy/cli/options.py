@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from proxy.cli import completing
+
 TYPED = "borderpost.typed"
 """Where a context keeps the shared options that were typed, rather than taken from the environment."""
 
@@ -67,7 +69,9 @@ SHARED: dict[str, Decorator] = {
         type=click.Choice(["enforce", "monitor"]),
         help="monitor: record what would be refused, and refuse nothing for it.",
     ),
-    "agent": _option("--agent", metavar="NAME", help="The agent's name in rules and record."),
+    "agent": _option(
+        "--agent", metavar="NAME", help="The agent's name in rules and record.", shell_complete=completing.agents
+    ),
     "run": _option("--run", metavar="ID", help="The run's id."),
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy.cli import completing
 from proxy.cli.given import halts_in_force, read_rules
 from proxy.cli.options import as_json, shared
 from proxy.cli.output import complain, print_json, print_lines, room, say, table_room
@@ -169,7 +170,7 @@ def rules_list(given: dict[str, Any], tools: bool, json_wanted: bool) -> None:
 
 @rules.command("explain")
 @as_json
-@click.argument("code", required=False)
+@click.argument("code", required=False, shell_complete=completing.codes)
 @click.pass_context
 def rules_explain(ctx: click.Context, json_wanted: bool, code: str | None) -> None:
     """Explain a CODE of a problem in a rule file or of a refusal. Without one, list them all."""

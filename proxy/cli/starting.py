@@ -8,14 +8,27 @@ from pathlib import Path
 
 import click
 
+from proxy.cli import completing
 from proxy.cli.output import print_lines, room, say
 
 
 @click.command()
 @click.option(
-    "--pack", "packs", multiple=True, metavar="NAME", help="Start with this pack's example rules; repeatable."
+    "--pack",
+    "packs",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completing.packs,
+    help="Start with this pack's example rules; repeatable.",
 )
-@click.option("--model", "models", multiple=True, metavar="NAME", help="Allow this model's API; repeatable.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completing.models,
+    help="Allow this model's API; repeatable.",
+)
 @click.option(
     "--allow", multiple=True, metavar="PATTERN", help='Allow e.g. "POST http://localhost:6333/**"; repeatable.'
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from proxy.cli import completing
 from proxy.cli.given import ask_owner, facts_of, ledger_of
 from proxy.cli.options import TYPED, Command, as_json, shared
 from proxy.cli.output import print_json, print_lines, room, say
@@ -31,8 +32,18 @@ def status(given: dict[str, Any], json_wanted: bool) -> None:
 def stopping(command: Command) -> Command:
     """Give `halt` and `resume` what they choose calls by, as one argument `chosen`. The environment chooses nothing."""
     options = [
-        click.option("--agent", metavar="NAME", help="Of this agent; * stands for any text. Default: of all."),
-        click.option("--tool", metavar="NAME", help="To this tool; * stands for any text. Default: to all."),
+        click.option(
+            "--agent",
+            metavar="NAME",
+            help="Of this agent; * stands for any text. Default: of all.",
+            shell_complete=completing.agents,
+        ),
+        click.option(
+            "--tool",
+            metavar="NAME",
+            help="To this tool; * stands for any text. Default: to all.",
+            shell_complete=completing.tools,
+        ),
     ]
 
     def gather(ctx: click.Context, /, agent: str | None, tool: str | None, **arguments: Any) -> Any:
