@@ -11,6 +11,7 @@ from proxy.ledger.entries import HELD_BACK, DecisionEntry, StoredAnswer
 from proxy.refusal import Reply
 from proxy.waiting import Waiter
 from proxy.wire.answer import read_answer_body
+from proxy.wire.grpcweb import web_trailers
 from rules.call import UNREAD_BODY, Call
 from rules.decision import Answer, Decision
 from rules.ruleset import RuleSet
@@ -108,12 +109,16 @@ def decision_entry(admission: Admission, waited_ns: int, count: int = 1) -> Deci
 def given_again(stored: StoredAnswer, read: bool) -> Answer:
     """A kept answer as what the upstream said, for rules that ask what a run has got. `read`: its body, too."""
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in stored.headers)
+    web = web_trailers(headers)
+    if web is not None:
+        web.feed(stored.body)
     return Answer(
         stored.status,
         complete=True,
         sent=True,
         stored=True,
         headers=headers,
+        trailers=web.trailers if web is not None else (),
         size_bytes=len(stored.body),
         body=read_answer_body(headers, stored.body) if read else UNREAD_BODY,
     )

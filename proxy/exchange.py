@@ -10,6 +10,7 @@ from proxy.admission import Admission, Asked
 from proxy.refusal import Reply
 from proxy.wire.error import WireError
 from proxy.wire.events import UsageEvents
+from proxy.wire.grpcweb import WebTrailers
 from rules.call import Call
 from rules.usage import Usage
 
@@ -120,12 +121,14 @@ class Counted:
 class Passed:
     """Sees every chunk of a body that passes: counts, hashes, and keeps the first `cap_bytes`, for replay.
 
-    `whole`: it has come to its end. `events`: reads what a stream of events tells of a model's usage.
+    `whole`: it has come to its end. `events`: reads what a stream of events tells of a model's usage; `web`: the
+    trailers that gRPC-Web has in its body.
     """
 
-    def __init__(self, cap_bytes: int, events: UsageEvents | None = None) -> None:
+    def __init__(self, cap_bytes: int, events: UsageEvents | None = None, web: WebTrailers | None = None) -> None:
         self._cap_bytes = cap_bytes
         self._events = events
+        self.web = web
         self._hash = hashlib.sha256()
         self._kept = bytearray()
         self.size_bytes = 0
@@ -143,6 +146,8 @@ class Passed:
                 self._kept = bytearray()
             if self._events is not None:
                 self._events.feed(chunk)
+            if self.web is not None:
+                self.web.feed(chunk)
         return chunk
 
     @property

@@ -127,7 +127,8 @@ class Answer(msgspec.Struct, frozen=True):
     `withdrawn`: we held it back ourselves (its client left while it waited, or a rule changed): nothing was consumed.
     `abandoned`: we broke it off ourselves after it was sent, so that no answer came says nothing of the upstream.
     `stored`: the answer is kept and can be replayed. `error`: one line, empty when there was none.
-    `headers`: the answer's (lower-case name, value) pairs, and `trailers` those that followed its body (HTTP/2).
+    `headers`: the answer's (lower-case name, value) pairs, and `trailers` those that followed its body (HTTP/2), or
+    stood at its end (gRPC-Web). `only_trailers`: its body holds nothing else.
     `size_bytes`: of its body, as it came.
     `messages`: how many went through a WebSocket, of the client and of the server.
     `digest`: keyed hash (hex) of its body, equal for equal bodies, whatever ids JSON-RPC gave them; empty when it did
@@ -146,6 +147,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     trailers: tuple[tuple[str, str], ...] = ()
+    only_trailers: bool = False
     size_bytes: int = 0
     messages: tuple[int, int] = (0, 0)
     digest: str = ""

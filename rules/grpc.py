@@ -34,7 +34,7 @@ def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, s
     """What became of `call`, of which HTTP alone says `kind`; and in a few words what its gRPC status is, but for OK.
 
     A refusal after part of an answer is none: something had been done. A status that is not there, or that gRPC does
-    not know, says nothing. gRPC-Web has it in the body, which is not read.
+    not know, says nothing.
     """
     if kind != "done" or not (speaks(call.headers) or speaks(answer.headers)):
         return kind, ""
@@ -43,7 +43,7 @@ def judge(call: Call, answer: Answer, kind: OutcomeKind) -> tuple[OutcomeKind, s
         return "unknown", "there is no gRPC status that can be read"
     if number == 0:
         return "done", ""
-    refused = number in REFUSED and answer.size_bytes == 0
+    refused = number in REFUSED and (answer.size_bytes == 0 or answer.only_trailers)
     return "not_executed" if refused else "unknown", _shown(number)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import h2.events
 import h2.exceptions
 import pytest
 
-from tests.proxy.conftest import MakeWorld, World
+from tests.proxy.conftest import MakeWorld, Upstream, World
 from tests.proxy.test_attacks import H2, Wire, recorded
 
 RULES = """
@@ -187,6 +188,48 @@ async def test_the_trailers_say_what_became_of_a_call(
     await stub.call(b"/bank.Transfers/Pay")
     await stub.call(b"/bank.Transfers/Pay")
     assert len(server.calls) == (2 if again == "allow" else 1)
+    first, second = await recorded(here)
+    assert (first[1:], second[1]) == (("allow", outcome), again)
+
+
+def web_answer(status: bytes, messages: int, text: bool) -> bytes:
+    """An answer in gRPC-Web, over HTTP/1.1."""
+    frames = [b"\x00\x00\x00\x00\x02hi"] * messages
+    end = b"grpc-status:" + status + b"\r\n"
+    frames.append(b"\x80" + len(end).to_bytes(4) + end)
+    body = b"".join(map(base64.b64encode, frames)) if text else b"".join(frames)
+    kind = b"application/grpc-web-text" if text else b"application/grpc-web+proto"
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body)
+
+
+WEB = [
+    (b"0", 1, "done", "replay"),
+    (b"0", 20_000, "done", "replay"),
+    (b"3", 0, "not_executed", "allow"),
+    (b"3", 1, "unknown", "outcome-unknown"),
+    (b"14", 0, "unknown", "outcome-unknown"),
+    (b"xy", 1, "unknown", "outcome-unknown"),
+]
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
+@pytest.mark.parametrize(("status", "messages", "outcome", "again"), WEB)
+async def test_the_end_of_the_body_says_it_in_grpc_web(
+    world: MakeWorld, upstream: Upstream, text: bool, status: bytes, messages: int, outcome: str, again: str
+) -> None:
+    """However long the answer is: the larger ones are not held back."""
+    here = await world(RULES)
+
+    async def respond(hit: Any, writer: asyncio.StreamWriter) -> bytes:
+        return web_answer(status, messages, text)
+
+    upstream.respond = respond
+    kind = "application/grpc-web-text" if text else "application/grpc-web+proto"
+    async with here.client() as client:
+        for _ in range(2):
+            got = await client.post("/bank.Transfers/Pay", content=MESSAGE, headers={"content-type": kind})
+            assert got.status_code == 409 or got.content == web_answer(status, messages, text).partition(b"\r\n\r\n")[2]
+    assert len(upstream.hits) == (2 if again == "allow" else 1)
     first, second = await recorded(here)
     assert (first[1:], second[1]) == (("allow", outcome), again)
 

@@ -28,6 +28,8 @@ CASES = [
     ("status in the head alone", RPC, msgspec.structs.replace(OK, headers=(*TYPE, ("grpc-status", "7"))),
      "not_executed", "gRPC status 7 (PERMISSION_DENIED)"),
     ("it was refused", RPC, said("3"), "not_executed", "gRPC status 3 (INVALID_ARGUMENT)"),
+    ("it was refused, in the body", RPC, said("3", 20, only_trailers=True), "not_executed",
+     "gRPC status 3 (INVALID_ARGUMENT)"),
     ("no such method", RPC, said("12"), "not_executed", "gRPC status 12 (UNIMPLEMENTED)"),
     ("it was refused after it had said something", RPC, said("3", 5), "unknown", "gRPC status 3 (INVALID_ARGUMENT)"),
     ("it was called off", RPC, said("1"), "unknown", "gRPC status 1 (CANCELLED)"),
