@@ -33,6 +33,7 @@ from proxy.wire.answer import read_answer_body
 from proxy.wire.coding import CodingError, decompress
 from proxy.wire.error import WireError
 from proxy.wire.events import usage_events
+from proxy.wire.grpcweb import web_trailers
 from proxy.wire.host import canonical_host
 from proxy.wire.placing import in_form, in_object, in_query
 from proxy.wire.request import (
@@ -175,6 +176,8 @@ class Addon:
     async def _decide_on_head(self, flow: http.HTTPFlow, exchange: Exchange) -> Reply | None:
         request = flow.request
         invalid = flow.metadata.get("invalid")
+        if request.is_http2 and request.data.method == b"CONNECT":
+            raise WireError("upgrade-refused", "Over HTTP/2 no other protocol is opened: open a WebSocket by HTTP/1.1.")
         if invalid:
             raise WireError("ambiguous-request", f"The request is not valid HTTP: {_one_line(str(invalid))}.")
         if self.stopping:
@@ -324,7 +327,7 @@ class Addon:
         assert flow.response is not None
         events = usage_events(_headers(flow.response)) if exchange.read_answer else None
         keep = exchange.finish or exchange.read_answer or _has_own_id(exchange)
-        exchange.copy = Passed(ANSWER_CAP_BYTES if keep else 0, events)
+        exchange.copy = Passed(ANSWER_CAP_BYTES if keep else 0, events, web_trailers(_headers(flow.response)))
         length = _values(flow.response.headers.fields, b"content-length")
         if exchange.hold_answer and "json" in flow.response.headers.get("content-type", ""):
             return  # `layers.Stream` holds it back, unless it turns out to be too large
@@ -344,6 +347,7 @@ class Addon:
         kept = exchange.finish and not flow.response.trailers  # without its trailers it would be another answer
         stored = _stored(flow.response, exchange.call_id, exchange.copy) if kept else None
         headers = _headers(flow.response)
+        web = exchange.copy.web
         answer = Answer(
             status=flow.response.status_code,
             complete=True,
@@ -351,7 +355,9 @@ class Addon:
             stored=stored is not None,
             replayed=("idempotent-replayed", "true") in headers,
             headers=headers,
-            trailers=_lowered(flow.response.trailers.fields) if flow.response.trailers else (),
+            trailers=(_lowered(flow.response.trailers.fields) if flow.response.trailers else ())
+            + (web.trailers if web is not None else ()),
+            only_trailers=web is not None and web.only,
             size_bytes=exchange.copy.size_bytes,
             digest=self._hash_secret(_digest(exchange, exchange.copy, headers).encode()),
             body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,

@@ -33,7 +33,7 @@ def problem_of(request: http.Request) -> str | None:
     return problem
 
 
-def _unreadable(problem: str) -> http.Request:
+def unreadable(problem: str) -> http.Request:
     """What stands for a request whose head could not be read."""
     request = http.Request("", 0, b"", b"", b"", b"", b"HTTP/1.1", http.Headers(), None, None, 0, None)
     request.borderpost_problem = problem  # type: ignore[attr-defined]
@@ -70,7 +70,7 @@ class Http1Server(_http1.Http1Server):
         if len(self.buf) <= UNPARSED_CAP_BYTES or not isinstance(event, events.DataReceived):
             return
         if self.state == self.read_headers:
-            yield from self._refuse(_unreadable(f"its head is larger than {UNPARSED_CAP_BYTES} bytes"))
+            yield from self._refuse(unreadable(f"its head is larger than {UNPARSED_CAP_BYTES} bytes"))
         elif self.state in (self.wait, self.read_body):
             self.state = self.done
             yield commands.CloseConnection(self.conn)
@@ -90,7 +90,7 @@ class Http1Server(_http1.Http1Server):
         try:
             request = http1.read_request_head(lines)
         except ValueError as error:
-            yield from self._refuse(_unreadable(str(error)))
+            yield from self._refuse(unreadable(str(error)))
             return
         try:
             size = http1.expected_http_body_size(request)

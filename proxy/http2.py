@@ -12,9 +12,12 @@ from typing import Any
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http2
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import RequestHeaders
 from mitmproxy.proxy.layers.http._http2 import h2  # type: ignore[attr-defined]  # mitmproxy says which
 
 from proxy.commands import GoneOn
+from proxy.http1 import unreadable
 
 WINDOW_BYTES = 1024 * 1024
 """What may come on one stream before any of it has gone on."""
@@ -65,7 +68,22 @@ class Metered(_http2.Http2Connection):
 
 
 class Http2Server(Metered, _http2.Http2Server):
-    """The end that clients speak to."""
+    """The end that clients speak to. It does not offer WebSockets (RFC 8441 3): clients open them over HTTP/1.1."""
+
+    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        """An extended CONNECT, which was not offered, is refused and recorded as other calls are. mitmproxy would end
+        the whole connection, with every other call in it."""
+        if not isinstance(event, h2.events.RequestReceived):
+            return (yield from super().handle_h2_event(event))
+        head = dict(event.headers or ())
+        if head.get(b":method") != b"CONNECT":
+            return (yield from super().handle_h2_event(event))
+        request = unreadable("it is an extended CONNECT")
+        request.data.method, request.data.http_version = b"CONNECT", b"HTTP/2.0"
+        request.data.path = head.get(b":path", b"")
+        self.streams[event.stream_id or 0] = _http2.StreamState.HEADERS_RECEIVED
+        yield ReceiveHttp(RequestHeaders(event.stream_id or 0, request, end_stream=bool(event.stream_ended)))
+        return False
 
 
 class Http2Client(Metered, _http2.Http2Client):

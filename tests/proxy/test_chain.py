@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 
 import proxy.chain
@@ -15,6 +16,10 @@ from proxy.chain import UpstreamProxy, parse
 from proxy.destination import refuse_name
 from tests.proxy.conftest import MakeWorld, World
 from tests.proxy.test_attacks import Wire, entries, recorded
+from tests.proxy.test_streams import Far, Near
+from tests.proxy.test_websocket import Client, SocketServer, server
+
+__all__ = ["server"]  # the fixture
 
 RULES = """
 version: 1
@@ -234,6 +239,55 @@ async def test_a_unsound_answer_ends_the_tunnel(world: MakeWorld, wire: Wire, sq
     async with here.client() as client:
         assert [(await client.get(path)).status_code for path in ("/a", "/b")] == [502, 502]
     assert (len(squid.asked), wire.connections) == (2, 2)
+
+
+async def test_a_websocket_goes_through_it(
+    world: MakeWorld,
+    server: SocketServer,
+    squid: Squid,
+) -> None:
+    rules = 'version: 1\nrules:\n  - {id: live, match: "wss://localhost:PORT/live/**", allow: true}\n'
+    here = await world(rules.replace("PORT", str(server.port)), upstream_proxy=squid.proxy)
+    async with Client(here, server) as client:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await client.open("/other")
+        assert squid.asked == []
+        async with client.open() as socket:
+            for n in range(3):
+                await socket.send_str(str(n))
+                assert await socket.receive_str() == f"you said {n}"
+    assert server.got == ["0", "1", "2"]
+    assert squid.targets == [f"localhost:{server.port}"]
+    assert await recorded(here) == [("GET /other", "no-allow", None), ("GET /live/a", "allow", "done")]
+
+
+async def test_grpc_in_turns_goes_through_it(world: MakeWorld, wire: Wire, squid: Squid) -> None:
+    far = Far(wire)
+    here = await world(RULES, upstream_proxy=squid.proxy)
+    talk = await Near.begin(here, b"/bank.Talks/Chat")
+    said = b""
+    for n in range(3):
+        said += b"%d" % n
+        await talk.say(b"%d" % n)
+        await talk.hear(lambda: talk.body == said)  # noqa: B023  asked before the next turn
+    await talk.say(b"", end=True)
+    await talk.hear_the_end()
+    assert (bytes(far.got[1]), talk.trailers) == (b"012", {b"grpc-status": b"0"})
+    assert (squid.targets, wire.connections) == ([f"localhost:{wire.port}"], 1)
+    assert await recorded(here) == [("POST /bank.Talks/Chat", "allow", "done")]
+
+
+async def test_grpc_with_a_proxy_that_refuses_has_not_happened(world: MakeWorld, wire: Wire, squid: Squid) -> None:
+    Far(wire)
+    squid.reply = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+    here = await world(RULES, upstream_proxy=squid.proxy)
+    talk = await Near.begin(here, b"/bank.Talks/Chat")
+    await talk.say(b"one")
+    await talk.hear_the_end()
+    assert talk.head[b"grpc-status"] == b"14"
+    assert b"the upstream proxy opened no tunnel" in talk.head[b"grpc-message"]
+    assert wire.connections == 0
+    assert await recorded(here) == [("POST /bank.Talks/Chat", "allow", "not_executed")]
 
 
 @pytest.fixture

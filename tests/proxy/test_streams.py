@@ -451,6 +451,28 @@ async def test_an_early_answer_over_http1_is_whole_before_the_request_is(world: 
     assert wire.got.endswith(b"3\r\none\r\n0\r\n\r\n" + wire.heads[1])
 
 
+# -- WebSockets, which HTTP/2 could open as well (RFC 8441) ----------------------------------------------------------
+
+
+async def test_http2_opens_none_and_does_not_offer_to(world: MakeWorld, wire: Wire) -> None:
+    """Clients that are not offered it open a WebSocket over HTTP/1.1, as they would without a proxy."""
+    here = await world(RULES + '  - {id: live, match: "wss://localhost/**", allow: true}\n')
+    client = await H2.to(here)
+    first = await client.begin(b"GET", b"/no", end=True)
+    assert (await client.answer(first))[0] == 403
+    assert not client.connection.remote_settings.enable_connect_protocol
+    stream = client.connection.get_next_available_stream_id()
+    asked = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"https"), (b":path", b"/live")]
+    client.connection.send_headers(stream, [*asked, (b":authority", client.tunnel.host)])
+    await client.flush()
+    status, body = await client.answer(stream)
+    assert (status, json.loads(body)["code"]) == (403, "upgrade-refused")
+    again = await client.begin(b"GET", b"/no", end=True)
+    assert (await client.answer(again))[0] == 403, "the connection is as good as before"
+    assert wire.connections == 0
+    assert (await recorded(here))[1] == ("CONNECT /live", "upgrade-refused", None)
+
+
 # -- what needs the body ---------------------------------------------------------------------------------------------
 
 
