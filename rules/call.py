@@ -17,6 +17,18 @@ type BodyKind = Literal["none", "json", "form", "multipart", "text", "binary", "
 """`unread`: it was not needed and is streamed. `undecodable`: `Body.problem` says why. The others say how it reads."""
 
 
+EXPONENTS = range(-324, 309)
+"""Outside, a binary double is infinite or zero: what a server would compute is not what is written."""
+
+
+def read_decimal(text: str) -> Decimal:
+    """The number that JSON writes so. Raises `ValueError` where it is out of range: it could unfold to any size."""
+    number = Decimal(text)
+    if number and number.adjusted() not in EXPONENTS:
+        raise ValueError("a number out of range")
+    return number
+
+
 class Part(msgspec.Struct, frozen=True):
     """One part of a multipart body. `text` is its content when it is not a file and valid UTF-8, else empty."""
 

@@ -16,14 +16,12 @@ from proxy.wire.coding import CodingError, decompress
 from proxy.wire.error import WireError
 from proxy.wire.multipart import MultipartError, read_multipart
 from proxy.wire.target import read_pairs
-from rules.call import NO_BODY, Body, BodyKind, Json
+from rules.call import NO_BODY, Body, BodyKind, Json, read_decimal
 
 DECODED_CAP_BYTES = 16 * 1024 * 1024
 """What a body may decode to unless its tool says `cap`: the same as it may be large."""
 
 JSON_DEPTH_CAP = 100
-JSON_EXPONENTS = range(-324, 309)
-"""Outside, a binary double is infinite or zero: what the server would compute is not what is written."""
 
 _WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _ESSENCE = re.compile(rf"({_WORD}/{_WORD})[ \t]*")
@@ -152,10 +150,10 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _decimal(text: str) -> Decimal:
-    number = Decimal(text)
-    if number and number.adjusted() not in JSON_EXPONENTS:
-        raise _Unreadable("its JSON has a number out of range")
-    return number
+    try:
+        return read_decimal(text)
+    except ValueError as error:
+        raise _Unreadable(f"its JSON has {error}") from None
 
 
 def _no_constant(_: str) -> NoReturn:

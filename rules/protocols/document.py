@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
 
@@ -16,7 +15,7 @@ import graphql as language
 import msgspec
 from graphql.language import ast
 
-from rules.call import Json
+from rules.call import Json, read_decimal
 from rules.canonical import canonical_json
 from rules.fields import ABSENT, Absent, ConditionError
 
@@ -75,10 +74,17 @@ class Asked(msgspec.Struct, frozen=True):
 
     def _check_size(self) -> None:
         named = Counter(name for root in self.roots for node in root.arguments.values() for name in _variables(node))
-        repeated = [(name, times) for name, times in named.items() if times > 1 and name in self.variables]
-        sizes = [(times - 1) * len(canonical_json(self.variables[name])) for name, times in repeated]
+        repeated = [(times, self.variable(name)) for name, times in named.items() if times > 1]
+        sizes = [(times - 1) * len(canonical_json(value)) for times, value in repeated if not isinstance(value, Absent)]
         if sum(sizes) > REPEATED_CAP_BYTES:
             raise ConditionError("its document names large variables too often")
+
+    def variable(self, name: str) -> Json | Absent:
+        """What the variable `name` stands for; absent where it was not sent and has no default."""
+        if name in self.variables:
+            return self.variables[name]
+        default = self.operation.defaults.get(name)
+        return ABSENT if default is None else _value(default, self)
 
 
 def ask(document: str, name: str, variables: dict[str, Json]) -> Asked | None:
@@ -198,13 +204,9 @@ def _variables(node: ast.ValueNode) -> Iterator[str]:
 
 
 def _value(node: ast.ValueNode, asked: Asked) -> Json | Absent:
-    """What `node` stands for: a variable that was not sent and has no default is absent."""
+    """What `node` stands for."""
     if isinstance(node, ast.VariableNode):
-        name = node.name.value
-        if name in asked.variables:
-            return asked.variables[name]
-        default = asked.operation.defaults.get(name)
-        return ABSENT if default is None else _value(default, asked)
+        return asked.variable(node.name.value)
     if isinstance(node, ast.ListValueNode):
         values = [_value(item, asked) for item in node.values]
         return [None if isinstance(value, Absent) else value for value in values]
@@ -217,9 +219,16 @@ def _value(node: ast.ValueNode, asked: Asked) -> Json | Absent:
     if isinstance(node, ast.IntValueNode | ast.FloatValueNode):
         if len(node.value) > DIGITS_CAP:
             raise ConditionError("a number in the document is too long to be read")
-        return int(node.value) if isinstance(node, ast.IntValueNode) else Decimal(node.value)
+        return int(node.value) if isinstance(node, ast.IntValueNode) else _decimal(node)
     assert isinstance(node, ast.StringValueNode | ast.EnumValueNode)
     return node.value
+
+
+def _decimal(node: ast.FloatValueNode) -> Json:
+    try:
+        return read_decimal(node.value)
+    except ValueError as error:
+        raise ConditionError(f"the document has {error}") from None
 
 
 def _present(values: dict[str, Json | Absent]) -> dict[str, Json]:

@@ -14,12 +14,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from rules.call import Body, Call, Json
+from rules.call import Body, Call, Json, read_decimal
 from rules.fields import ABSENT, Absent, ConditionError
 from rules.globs import glob_fits
 from rules.protocols.says import Asking, rank_of
@@ -174,8 +173,8 @@ def _in_query(call: Call) -> dict[str, Json] | None:
 
 
 def _json(text: str) -> Json:
-    """Strict JSON: a key twice is an error, and so is `NaN`; numbers are exact."""
-    value: Json = json.loads(text, object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_constant)
+    """Strict JSON: a key twice is an error, and so are `NaN` and numbers out of range; all others are exact."""
+    value: Json = json.loads(text, object_pairs_hook=_unique, parse_float=read_decimal, parse_constant=_no_constant)
     return value
 
 

@@ -166,6 +166,20 @@ def test_a_large_variable_is_not_unfolded_again_and_again() -> None:
     with pytest.raises(ConditionError, match="too often"):
         args(f"query($v: [S]) {{ a(x: [{'$v ' * 9000}]) }}", {"v": large})
     assert args(f"query($v: [S]) {{ a(x: [{'$v ' * 9000}]) }}", {"v": 1}) == {"x": [1] * 9000}
+    default = f"query($v: [S] = [{'1 ' * 6000}]) {{ a(x: [$v, {{times}}]) }}"
+    with pytest.raises(ConditionError, match="too often"):
+        args(default.replace("{times}", "$v " * 6000), {})
+    assert args(default.replace("{times}", "$w"), {}) == {"x": [[1] * 6000, None]}
+
+
+@pytest.mark.parametrize("number", ["1e309", "-1.5E3000000", "1e-999999999"])
+def test_a_number_out_of_range_is_not_unfolded(number: str) -> None:
+    tool = 'q: {match: {request: "GET|POST https://api.example.com/graphql", graphql: item}, params: {n: number}}'
+    world = World(f"tools: {{{tool}}}\nrules: [{{id: q, tool: q, allow: true}}]")
+    variables = (("query", "query($n: Float) { item(n: $n) }"), ("variables", f'{{"n": {number}}}'))
+    assert world.do(get(*variables)) == "no-allow"
+    assert world.do(get(("query", f"{{ item(n: {number}) }}"))) == "parameters-invalid"
+    assert world.do(get(("query", "{ item(n: 1e308) }"))) == "allow"
 
 
 def test_where_a_deny_asks_for_arguments_that_can_not_be_told_it_holds() -> None:
