@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import yaml
+
+from rules.call import read_decimal
 
 type Plain = Any
 """JSON of an unknown shape: nothing of it can be relied on."""
@@ -90,29 +91,67 @@ def data(text: str) -> Plain:
     """What `text` holds: a mapping or a list. Raises `OpenApiError`."""
     text = text.removeprefix("\ufeff")
     try:
-        root = json.loads(text, parse_float=Decimal) if text.lstrip().startswith(("{", "[")) else _yaml(text)
-    except (ValueError, yaml.YAMLError) as error:
+        root = _JSON.decode(text) if text.lstrip().startswith(("{", "[")) else _yaml(text)
+    except (ValueError, ArithmeticError, yaml.YAMLError) as error:
         raise OpenApiError(f"this is neither JSON nor YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise OpenApiError("this is nested too deep") from None
     return root
 
 
+def _no_constant(said: str) -> NoReturn:
+    raise ValueError(f"{said} is no number")
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError("a number out of range")
+    return int(text)
+
+
+DIGITS = 400
+"""Of a whole number."""
+
+_JSON = json.JSONDecoder(parse_int=_whole, parse_float=read_decimal, parse_constant=_no_constant)
+
 NESTING = 200
 """libyaml's reader recurses: much deeper documents would end the process."""
+
+UNFOLDED = 10_000_000
+"""With its aliases written out, a document may have so many values: a few lines could stand for any number."""
 
 
 def _yaml(text: str) -> Plain:
     loader = yaml.CSafeLoader(text)
-    depth = 0
     try:
-        while not isinstance(event := loader.get_event(), yaml.StreamEndEvent):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > NESTING:
-                raise RecursionError
+        _check(iter(loader.get_event, None))
     finally:
         loader.dispose()
     return yaml.load(text, _Loader)
+
+
+def _check(events: Iterable[yaml.Event]) -> None:
+    """Raise unless the document is no deeper and no larger than can be read."""
+    sizes: dict[str, int] = {}
+    inside: list[tuple[str, int]] = [("", 0)]  # the anchors of what is open, and what was there before each
+    count = 0
+    for event in events:
+        count += isinstance(event, yaml.NodeEvent)
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append((event.anchor or "", count))
+            if len(inside) > NESTING:
+                raise RecursionError
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = inside.pop()
+            sizes[anchor] = count - before
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor or ""] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in inside):
+                raise RecursionError
+            count += sizes.get(event.anchor or "", 0)
+        if count > UNFOLDED:
+            raise ValueError("its aliases stand for too much")
 
 
 def mapping(value: Plain) -> Mapping[str, Plain]:
@@ -141,5 +180,5 @@ _CORE = (
 for _tag, _regex, _first in _CORE:
     _signs = ["" if sign == "\0" else sign for sign in _first]
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_regex})$"), _signs)
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: Decimal(node.value))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: read_decimal(node.value))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _whole(node.value))

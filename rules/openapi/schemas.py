@@ -29,7 +29,7 @@ AGAIN = 2
 """A schema that holds itself is written out so many times."""
 
 ENUM = 500
-"""Of a longer list of values only the type is kept."""
+"""Of a longer list of values only the type is kept, and so of one that holds more than `NODES` besides."""
 
 _DROPPED = (
     "patternProperties",
@@ -133,10 +133,12 @@ class Schemas:
         return found
 
     def _values(self, written: Written, spec: Spec, types: list[str], where: str) -> None:
-        if "const" in spec:
+        if "const" in spec and not _small(spec["const"]):
+            self.note(WIDER, "a value as large as this is not written out", where)
+        elif "const" in spec:
             written["const"] = exact(spec["const"])
         listed = sequence(spec.get("enum"))
-        if len(listed) > ENUM:
+        if len(listed) > ENUM or not _small(listed):
             self.note(WIDER, f"a list of more than {ENUM} values is not written out", where)
         elif listed:
             text_only = set(types) <= {"string", "null"} and types
@@ -218,6 +220,9 @@ class Schemas:
             if name in members:
                 members[name] = {**members[name], "required": True}
         others = [name for name in required if name not in properties]
+        self._left -= len(others)
+        if self._left < 0:
+            raise TooLarge
         if others:
             written["required"] = list(dict.fromkeys(others))
         for word in ("minProperties", "maxProperties"):
@@ -285,6 +290,17 @@ def usable(pattern: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _small(value: Any) -> bool:
+    """Whether `value` is not nested deeper than a schema may be, and there is not too much in it."""
+    level, left = [value], ENUM + NODES
+    for _ in range(DEPTH):
+        left -= len(level)
+        level = [each for one in level for each in (one.values() if isinstance(one, dict) else sequence(one))]
+        if not level or left < 0:
+            break
+    return left >= 0 and not level
 
 
 def _apart(branches: Sequence[Written]) -> bool:

@@ -18,6 +18,7 @@ from rules.openapi.document import Document, OpenApiError, Plain, data, mapping
 from rules.openapi.notes import LEFT_OUT, Note
 from rules.openapi.operations import Entry, entry, names, operations
 from rules.openapi.writing import comment, lines
+from rules.problems import RuleFileError
 from rules.read_tools import read_tool
 from rules.shape import Report
 from rules.yamltree import parse
@@ -113,7 +114,10 @@ def _file(header: Sequence[str], entries: Sequence[Entry]) -> str:
 def _refused(made: Entry, rivals: dict[object, str]) -> str:
     """Why the loader would not take this tool, or empty. `rivals`: what is taken already, by the shape of its calls."""
     report = Report()
-    ((key, value),) = parse("\n".join(lines(made)), made.name).entries
+    try:
+        ((key, value),) = parse("\n".join(lines(made)), made.name).entries
+    except RuleFileError as error:  # a key that is longer than one may be, say
+        return f"it cannot be written: {error.problems[0].message}"
     tool = read_tool(key, value, report)
     if tool is None:
         return report.problems[0].message

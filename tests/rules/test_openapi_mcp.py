@@ -144,6 +144,44 @@ def test_deep_arguments_are_left_open_from_some_depth_on() -> None:
     assert {note.what for _, note in found.notes} == {"nested too deep: anything passes"}
 
 
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("schema", "what"),
+    [
+        ({"const": nested(7)}, ""),
+        ({"const": nested(8)}, "a value as large as this is not written out"),
+        ({"const": nested(900)}, "a value as large as this is not written out"),
+        ({"const": {"a": list(range(900))}}, "a value as large as this is not written out"),
+        ({"enum": [nested(900)]}, "a list of more than 500 values is not written out"),
+        ({"enum": [[n] * 300 for n in range(3)]}, "a list of more than 500 values is not written out"),
+    ],
+)
+def test_a_value_that_nobody_would_read_is_left_open(schema: object, what: str) -> None:
+    found = imported(listing(tool("one", {"type": "object", "properties": {"a": schema}})))
+    assert [note.what for _, note in found.notes] == ([what] if what else [])
+    assert set(load([Source("tools.yaml", found.text + "rules: []\n")], {}).ruleset.tools) == {"session", "one"}
+
+
+def test_a_tool_that_the_file_cannot_hold_is_left_out_and_told() -> None:
+    long = {"type": "object", "properties": {"a" * 3000: {"type": "string"}}}
+    wants = {"type": "object", "additionalProperties": True, "required": [f"r{n}" for n in range(400)]}
+    found = imported(listing(tool("long", long), tool("wants", wants), tool()))
+    assert found.notes == (
+        ("long", Note(LEFT_OUT, "it cannot be written: a `:` is not expected here")),
+        ("wants", Note(LEFT_OUT, "it has more parameters than a person would read")),
+    )
+
+
+UNFOLDING = "\n".join(["a0: &a0 [1]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 9))])
+MERGING = "\n".join(["a0: &a0 {b: 1}", *(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 9}]}}" for n in range(1, 9))])
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -155,6 +193,16 @@ def test_deep_arguments_are_left_open_from_some_depth_on() -> None:
         (json.dumps([{"name": "x"}]), {}, "nor the answer of an MCP server"),
         ("[]", {}, "nor the answer of an MCP server"),
         ("data: {", {}, "this is neither JSON nor YAML"),
+        (UNFOLDING, {}, "its aliases stand for too much"),
+        (MERGING, {}, "its aliases stand for too much"),
+        ("tools: &a [*a]", {}, "nested too deep"),
+        ("tools: [*a]", {}, "neither JSON nor YAML: found undefined alias"),
+        ('{"a": 1e999999999}', {}, "a number out of range"),
+        (f'{{"a": {"9" * 401}}}', {}, "a number out of range"),
+        ("a: 1e999999999", {}, "a number out of range"),
+        (f"a: {'9' * 401}", {}, "a number out of range"),
+        ("a: !!float .inf", {}, "neither JSON nor YAML"),
+        ('{"a": NaN}', {}, "NaN is no number"),
     ],
 )
 def test_what_can_not_be_imported(text: str, options: dict[str, Any], message: str) -> None:
