@@ -49,7 +49,7 @@ LARGE_BYTES = 16 * 1024
 SHORT = 200
 REMEMBERED = 1_000
 """The fingerprints of so many calls with bodies larger than `LARGE_BYTES` are remembered, and the bytes of so many
-agents and credentials no longer than `SHORT`."""
+agents, credentials and media types no longer than `SHORT`: a client may send any."""
 
 _REMEMBERED: dict[str, str] = {}
 
@@ -139,7 +139,8 @@ def _whole(call: Call, ignore: Sequence[Field]) -> bytes:
             body = _without(body, field.steps)
     if body.kind == "json":
         body = _without_envelope(body)
-    return b"whole:" + frame(canonical_pairs(query), _essence(body.media_type), canonical_body(body))
+    essence = _essence if len(body.media_type) <= SHORT else _essence.__wrapped__
+    return b"whole:" + frame(canonical_pairs(query), essence(body.media_type), canonical_body(body))
 
 
 @lru_cache(REMEMBERED)

@@ -9,7 +9,7 @@ import pytest
 
 from rules.call import Body, Call, Part
 from rules.fields import ABSENT, Field, Many, Value, parse_field
-from rules.fingerprint import LARGE_BYTES, fingerprint, value_bytes
+from rules.fingerprint import LARGE_BYTES, SHORT, _essence, fingerprint, value_bytes
 from rules.yamltree import parse
 from tests.rules.world import call, form_body, json_body
 
@@ -163,6 +163,15 @@ def test_values_of_every_shape_keep_apart() -> None:
         Many(("1",)), Many((1, 1)), "absent",
     ]  # fmt: skip
     assert len({value_bytes(shape) for shape in shapes}) == len(shapes)
+
+
+def test_long_media_types_are_not_remembered() -> None:
+    """A client may send any number of them, of tens of kilobytes each."""
+    print_of(BASE)
+    before = _essence.cache_info().currsize
+    long = [msgspec.structs.replace(BASE.body, media_type=f"application/{'x' * SHORT}{n}") for n in range(3)]
+    assert len({print_of(msgspec.structs.replace(BASE, body=one)) for one in long}) == 3
+    assert _essence.cache_info().currsize == before
 
 
 def test_a_large_body_is_read_once_however_often_its_call_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
