@@ -7,7 +7,6 @@ very last act; whatever is raised in between leaves it standing, and `layers.Str
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable, Coroutine
 from functools import cache
@@ -21,21 +20,33 @@ from proxy.chain import UpstreamProxy
 from proxy.commands import GoesOn
 from proxy.destination import refuse_name
 from proxy.doorman import Client, Doorman
-from proxy.envelope import id_of, unaddressed
-from proxy.exchange import ANSWER_CAP_BYTES, BufferPool, Counted, Exchange, Passed
-from proxy.gate import SHOWN_REASON, Gate
+from proxy.exchange import ANSWER_CAP_BYTES, BufferPool, Exchange, Passed
+from proxy.flows import (
+    answer_of_socket,
+    digest_of,
+    grpc_status_of,
+    has_own_id,
+    headers_of,
+    lowered,
+    one_line,
+    response_of,
+    set_on,
+    show_failure,
+    stored_answer,
+    stub_of,
+    values_of,
+)
+from proxy.gate import Gate
 from proxy.layers import DESTINATION_REFUSED, EXCHANGE, exchange_of, mark_private, next_layer
 from proxy.ledger.entries import StoredAnswer
 from proxy.ownhost import OwnHost
 from proxy.refusal import Reply, readable, render_failure
 from proxy.websocket import Said
 from proxy.wire.answer import read_answer_body
-from proxy.wire.coding import CodingError, decompress
 from proxy.wire.error import WireError
 from proxy.wire.events import usage_events
 from proxy.wire.grpcweb import web_trailers
 from proxy.wire.host import canonical_host
-from proxy.wire.placing import in_form, in_object, in_query
 from proxy.wire.request import (
     Head,
     as_websocket,
@@ -48,8 +59,8 @@ from proxy.wire.request import (
     with_credential,
 )
 from rules import decide
-from rules.call import UNREAD_BODY, BodyKind, Call
-from rules.decision import Answer, Setting
+from rules.call import UNREAD_BODY, Call
+from rules.decision import Answer
 from rules.needs import needs as needs_of
 from rules.pattern import MESSAGE
 from rules.wording import cut_off
@@ -59,8 +70,6 @@ UPSTREAM_TIMEOUT_S = 600.0
 
 SMALL_ANSWER_BYTES = 64 * 1024
 """An answer that says that it is at most this long is handed on in one piece."""
-
-type Fields = tuple[tuple[bytes, bytes], ...]
 
 log = logging.getLogger("borderpost")
 
@@ -101,14 +110,14 @@ class Addon:
         """A tunnel is opened: find out who opens it. What may pass through it is decided call by call."""
         call_id = self._new_call_id(self._gate.clock.now_ns())
         asked = Asked("CONNECT", flow.request.http_version)
-        flow.response = _response(_policy_error(False, False))
+        flow.response = response_of(_policy_error(False, False))
         try:
-            credentials = _values(flow.request.headers.fields, b"proxy-authorization")
+            credentials = values_of(flow.request.headers.fields, b"proxy-authorization")
             self._agents[flow.client_conn.id] = self._identify(credentials).agent
             self._credentials[flow.client_conn.id] = credentials
         except WireError as error:
-            reply = self._gate.refuse_unread(_stub(flow, ""), call_id, error, asked)
-            flow.response = _response(reply)
+            reply = self._gate.refuse_unread(stub_of(flow, ""), call_id, error, asked)
+            flow.response = response_of(reply)
             return
         except BaseException:
             log.exception("a tunnel was refused, because of an error of ours")
@@ -136,7 +145,7 @@ class Addon:
         """The body has arrived, or is over its cap. Decide, unless the head was enough."""
         exchange = exchange_of(flow)
         if exchange is None:
-            flow.response = _response(_policy_error(False, False))
+            flow.response = response_of(_policy_error(False, False))
             return
         if exchange.admission is not None or flow.response is not None:
             return
@@ -162,12 +171,12 @@ class Addon:
             log.exception("a call was refused, because of an error of ours")
             refused = WireError("policy-error", "Borderpost could not decide this call, so it was not sent.")
         if refused is not None:
-            call = exchange.call or _stub(flow, self._agents.get(flow.client_conn.id, ""))
+            call = exchange.call or stub_of(flow, self._agents.get(flow.client_conn.id, ""))
             reply = self._gate.refuse_unread(call, exchange.call_id, refused, exchange.asked)
         if reply is not None:
             exchange.refusal = reply
-            flow.response = _response(reply)
-            expects = _values(flow.request.headers.fields, b"expect")
+            flow.response = response_of(reply)
+            expects = values_of(flow.request.headers.fields, b"expect")
             exchange.answer_now = exchange.answer_now or bool(expects and flow.metadata.get("has_body"))
             return
         if exchange.admission is not None:
@@ -179,11 +188,11 @@ class Addon:
         if request.is_http2 and request.data.method == b"CONNECT":
             raise WireError("upgrade-refused", "Over HTTP/2 no other protocol is opened: open a WebSocket by HTTP/1.1.")
         if invalid:
-            raise WireError("ambiguous-request", f"The request is not valid HTTP: {_one_line(str(invalid))}.")
+            raise WireError("ambiguous-request", f"The request is not valid HTTP: {one_line(str(invalid))}.")
         if self.stopping:
             raise WireError("shutting-down", "Borderpost is stopping, so this call was not sent.")
-        headers: Fields = request.headers.fields
-        credentials = _values(headers, b"proxy-authorization") or self._credentials.get(flow.client_conn.id, [])
+        headers = request.headers.fields
+        credentials = values_of(headers, b"proxy-authorization") or self._credentials.get(flow.client_conn.id, [])
         client = self._identify(credentials)  # once more for each call: the token may have been taken away since
         agent = client.agent
         run = client.run or self._gate.runs.run_of(agent, self._gate.clock.now_ns())
@@ -268,7 +277,7 @@ class Addon:
             self._settle(flow.client_conn.id, exchange, admission, withdrawn("its client left"), None)
             return exchange.refusal
         try:
-            _set(flow.request, call.body.kind, admission.decision.send)
+            set_on(flow.request, call.body.kind, admission.decision.send)
         except BaseException:
             self._settle(flow.client_conn.id, exchange, admission, withdrawn("an error of ours"), None)
             raise
@@ -325,10 +334,10 @@ class Addon:
         if exchange is None or exchange.refusal is not None or exchange.settled:
             return
         assert flow.response is not None
-        events = usage_events(_headers(flow.response)) if exchange.read_answer else None
-        keep = exchange.finish or exchange.read_answer or _has_own_id(exchange)
-        exchange.copy = Passed(ANSWER_CAP_BYTES if keep else 0, events, web_trailers(_headers(flow.response)))
-        length = _values(flow.response.headers.fields, b"content-length")
+        events = usage_events(headers_of(flow.response)) if exchange.read_answer else None
+        keep = exchange.finish or exchange.read_answer or has_own_id(exchange)
+        exchange.copy = Passed(ANSWER_CAP_BYTES if keep else 0, events, web_trailers(headers_of(flow.response)))
+        length = values_of(flow.response.headers.fields, b"content-length")
         if exchange.hold_answer and "json" in flow.response.headers.get("content-type", ""):
             return  # `layers.Stream` holds it back, unless it turns out to be too large
         if len(length) != 1 or not length[0].isdigit() or int(length[0]) > SMALL_ANSWER_BYTES:
@@ -345,8 +354,8 @@ class Addon:
         if not flow.response.stream:
             exchange.copy(flow.response.raw_content or b"")
         kept = exchange.finish and not flow.response.trailers  # without its trailers it would be another answer
-        stored = _stored(flow.response, exchange.call_id, exchange.copy) if kept else None
-        headers = _headers(flow.response)
+        stored = stored_answer(flow.response, exchange.call_id, exchange.copy) if kept else None
+        headers = headers_of(flow.response)
         web = exchange.copy.web
         answer = Answer(
             status=flow.response.status_code,
@@ -355,11 +364,11 @@ class Addon:
             stored=stored is not None,
             replayed=("idempotent-replayed", "true") in headers,
             headers=headers,
-            trailers=(_lowered(flow.response.trailers.fields) if flow.response.trailers else ())
+            trailers=(lowered(flow.response.trailers.fields) if flow.response.trailers else ())
             + (web.trailers if web is not None else ()),
             only_trailers=web is not None and web.only,
             size_bytes=exchange.copy.size_bytes,
-            digest=self._hash_secret(_digest(exchange, exchange.copy, headers).encode()),
+            digest=self._hash_secret(digest_of(exchange, exchange.copy, headers).encode()),
             body=read_answer_body(headers, exchange.copy.body()) if exchange.read_answer else UNREAD_BODY,
             usage=exchange.copy.usage,
         )
@@ -367,7 +376,7 @@ class Addon:
         held = not flow.response.stream and not bodiless
         shown_as = self._settle(flow.client_conn.id, exchange, exchange.admission, answer, stored, held)
         if shown_as:
-            _show_failure(flow.response, shown_as)
+            show_failure(flow.response, shown_as)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """The exchange failed. Record what is known, and answer in our form if the client has no answer yet."""
@@ -379,11 +388,11 @@ class Addon:
             if exchange.call is not None and exchange.admission is None and not exchange.settled:
                 broken = WireError("ambiguous-request", "The body did not arrive whole, so this call was not sent.")
                 exchange.refusal = self._gate.refuse_unread(exchange.call, exchange.call_id, broken, exchange.asked)
-            flow.response = _response(exchange.refusal)
+            flow.response = response_of(exchange.refusal)
         admission = exchange.admission
         if admission is None or admission.reply is not None or exchange.settled:
             return
-        message = _one_line(flow.error.msg if flow.error else "").removeprefix("Connection killed: ")
+        message = one_line(flow.error.msg if flow.error else "").removeprefix("Connection killed: ")
         begun = flow.response is not None and flow.response.stream
         answer = Answer(
             status=flow.response.status_code if flow.response is not None and begun else 0,
@@ -411,9 +420,9 @@ class Addon:
             dialect=tool.refusal if tool is not None else "",
         )
         if not begun:
-            flow.response = _response(reply)
+            flow.response = response_of(reply)
         elif exchange.cut is not None and flow.response is not None:
-            flow.response.trailers = _grpc_status(reply)
+            flow.response.trailers = grpc_status_of(reply)
 
     # -- calls that go on ----------------------------------------------------------------------------------------------
 
@@ -459,7 +468,7 @@ class Addon:
         """A WebSocket is over: record what went through it."""
         exchange = exchange_of(flow)
         if exchange is not None and exchange.admission is not None and exchange.socket and not exchange.settled:
-            answer = _socket_answer(exchange.socket, reason)
+            answer = answer_of_socket(exchange.socket, reason)
             self._settle(flow.client_conn.id, exchange, exchange.admission, answer, None)
 
     def _settle(
@@ -530,7 +539,7 @@ class Addon:
             if exchange.admission is not None and not exchange.settled:
                 answer = withdrawn(reason)
                 if exchange.socket is not None:
-                    answer = _socket_answer(exchange.socket, reason)
+                    answer = answer_of_socket(exchange.socket, reason)
                 elif exchange.sent:
                     answer = Answer(status=0, complete=False, sent=True, abandoned=True, error=reason)
                 self._settle(client.id, exchange, exchange.admission, answer, None)
@@ -543,95 +552,6 @@ class Addon:
             _, late = await asyncio.wait(waits, timeout=timeout_s)
             for waiting in late:
                 waiting.cancel()
-
-
-def _socket_answer(counted: Counted, reason: str) -> Answer:
-    """The end of a WebSocket. It was opened, which is what was asked for; what each message did, nobody can tell."""
-    return Answer(
-        status=101,
-        complete=True,
-        sent=True,
-        error=reason,
-        size_bytes=counted.received_bytes,
-        messages=(counted.sent, counted.received),
-    )
-
-
-def _has_own_id(exchange: Exchange) -> bool:
-    """Will the answer bear the id of this request? Then no other is equal to it byte for byte."""
-    return exchange.call is not None and id_of(exchange.call) is not None
-
-
-def _digest(exchange: Exchange, copy: Passed, headers: tuple[tuple[str, str], ...]) -> str:
-    """Equal for equal answers: over the bytes as they came, or without the id of the request where it can be read."""
-    body = copy.body() if _has_own_id(exchange) else None
-    if body is None:
-        return copy.sha256
-    coding = ", ".join(value for name, value in headers if name == "content-encoding")
-    try:
-        plain = decompress(body, coding or None, ANSWER_CAP_BYTES)
-    except CodingError:
-        return copy.sha256
-    return hashlib.sha256(unaddressed(plain)).hexdigest()
-
-
-def _stored(response: http.Response, call_id: str, copy: Passed) -> StoredAnswer | None:
-    """The answer as it will be replayed, or None when it was too large to keep."""
-    body = copy.body()
-    if body is None:
-        return None
-    return StoredAnswer(
-        id=call_id,
-        until_ns=0,
-        status=response.status_code,
-        reason=response.data.reason,
-        http_version=response.http_version,
-        headers=tuple(response.headers.fields),
-        body=body,
-    )
-
-
-def _show_failure(response: http.Response, status: int) -> None:
-    """Give a failed answer the `status` of an error, and say whose it is. Its body stays as it came."""
-    response.headers["proxy-status"] = f"borderpost; received-status={response.status_code}; details=failed"
-    for name in ("x-should-retry", "stripe-should-retry"):
-        response.headers[name] = "false"
-    response.status_code, response.data.reason = status, SHOWN_REASON if not response.is_http2 else b""
-
-
-def _set(request: http.Request, kind: BodyKind, settings: tuple[Setting, ...]) -> None:
-    """Set what the decision adds to the request, whose body reads as `kind`, in place of what the client sent there."""
-    for place, name, value in settings:
-        if place == "header":
-            request.headers[name.lower() if request.is_http2 else name] = value
-        elif place == "query":
-            request.data.path = in_query(request.data.path, name, value)
-        else:
-            raw = request.raw_content or b""
-            request.raw_content = raw = (in_form if kind == "form" else in_object)(raw, name, value)
-            if "content-length" in request.headers:
-                request.headers["content-length"] = str(len(raw))
-
-
-def _values(fields: Fields, name: bytes) -> list[str]:
-    """The values of every header `name` (lower case)."""
-    return [value.decode("latin-1") for sent, value in fields if sent.lower() == name]
-
-
-def _headers(response: http.Response) -> tuple[tuple[str, str], ...]:
-    return _lowered(response.headers.fields)
-
-
-def _lowered(fields: Fields) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields)
-
-
-def _response(reply: Reply) -> http.Response:
-    """A reply of ours as mitmproxy wants it."""
-    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-    return http.Response(
-        b"HTTP/1.1", reply.status, reply.reason.encode("ascii", "replace"), http.Headers(fields), reply.body, None, 0, 0
-    )
 
 
 @cache
@@ -647,34 +567,11 @@ def _policy_error(head: bool, http2: bool) -> Reply:
     )
 
 
-def _stub(flow: http.HTTPFlow, agent: str) -> Call:
-    """A call that stands in the ledger for a request that could not be read as one."""
-    request = flow.request
-    path = request.data.path.partition(b"?")[0]
-    return Call(
-        agent=agent,
-        run="",
-        method=_one_line(request.data.method.decode("latin-1"))[:32],
-        scheme=request.data.scheme.decode("latin-1") if request.data.scheme in (b"http", b"https") else "",
-        host=_one_line(request.data.host)[:255],
-        port=request.data.port,
-        path=_one_line(path.decode("latin-1"))[:1000],
-        segments=(),
-        body=UNREAD_BODY,
-    )
-
-
 def _too_large(cap_bytes: int) -> str:
     return (
         f"The body is larger than the {cap_bytes} bytes that a rule for it may read, so this call was not sent. "
         "Send less at once, or ask the operator to raise `cap` on this tool."
     )
-
-
-def _grpc_status(reply: Reply) -> http.Headers | None:
-    """How `reply` ends an answer that has begun, where that is one of gRPC: with the status that it has in its head."""
-    said = [(name.encode(), value.encode("latin-1")) for name, value in reply.headers if name.startswith("grpc-")]
-    return http.Headers(said) if said else None
 
 
 def _unfinished(asked_by: str) -> str:
@@ -691,8 +588,3 @@ def _failure_detail(message: str, refused: str, sent: bool) -> str:
     if sent:
         return f"The API failed before its answer was complete: {message}. Whether it acted is unknown: look first."
     return f"The API could not be reached: {message}. Nothing was executed."
-
-
-def _one_line(text: str) -> str:
-    """`text` on one line, printable ASCII, of bounded length."""
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:300].rstrip(".")

@@ -31,7 +31,7 @@ FORBIDDEN = {
 """Which rooms a room may not look into."""
 
 ONE_PLACE = {
-    "mitmproxy": r"proxy\.(addon|commands|handler|http1|http2|layers|master|websocket)",
+    "mitmproxy": r"proxy\.(addon|commands|flows|handler|http1|http2|layers|master|websocket)",
     "wsproto": r"proxy\.websocket",
     "sqlalchemy": r"proxy\.ledger(\..*)?",
     "sqlite3": r"proxy\.ledger(\..*)?",
