@@ -286,7 +286,7 @@ def test_tools_that_share_an_address_are_counted_where_they_are_many(tmp_path: P
     )
     assert (
         "├─ tool linear.query, which only reads\n"
-        "│  └─ 40 other tools match too: its `graphql` does not fit the message\n"
+        "│  └─ 57 other tools match too: its `graphql` does not fit the message\n"
     ) in told.stdout
     few = borderpost("rules", "eval", "GET https://uploads.linear.app/a").stdout
     assert "match too" not in few
