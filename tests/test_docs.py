@@ -9,6 +9,8 @@
   OpenAPI document is `openapi.json`, the first list of tools `tools.json`.
 - `sql` is asked of an empty ledger.
 - `text` is not checked: pictures, and what other programs print.
+
+A page that tells a story (`STORIES`) is walked as a whole by a test of its own; here only its commands are looked at.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("**/*.md"))]
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
+STORIES = {"docs/first-hour.md"}
+
 RUN = {"rules", "init", "env", "agent", "--version", "--help"}
 """Commands of `console` blocks that are run: those that end by themselves and need no proxy."""
 
@@ -161,6 +165,10 @@ def test_example(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in ("CONFDIR", "LEDGER"):
         monkeypatch.setenv(f"BORDERPOST_{name}", str(tmp_path / name.lower()))
     assert example.language in CHECKS, "say what the example is: its language is written after the fence"
+    if example.page in STORIES and example.language in ("yaml", "console"):
+        if example.language == "console":
+            shell(example, tmp_path)
+        return
     CHECKS[example.language](example, tmp_path)
 
 
