@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from mitmproxy import addonmanager, certs, http, options
 from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.connection import Server
+from mitmproxy.net.tls import create_proxy_server_context
 from mitmproxy.proxy import mode_specs
 from mitmproxy.tls import TlsData
 
 from proxy.addon import UPSTREAM_TIMEOUT_S, Addon
 from proxy.chain import UpstreamProxy
+from proxy.clientcert import ClientCerts
 from proxy.handler import Handler, Hooks
 
 SECURITY_OPTIONS: dict[str, object] = {
@@ -75,11 +77,19 @@ class Master:
         certs.CertStore.STORE_CAP = LEAF_CERTIFICATES
         _skip_message_checks()
         self._tls.configure({"confdir"})
-        self._hooks = _hooks(self._tls, addon)
+        self._client_certs = ClientCerts(client_certs) if client_certs is not None else None
+        self._hooks = _hooks(self._tls, addon, self._renew)
         self._server: asyncio.Server | None = None
         self._elsewhere = False
         self._clients: dict[Handler, asyncio.Event] = {}
         verify(self._options)
+
+    def _renew(self, data: TlsData) -> None:
+        """Have a client certificate read again that was changed: mitmproxy keeps what it has made of one."""
+        if self._client_certs is None or not isinstance(data.conn, Server) or data.conn.address is None:
+            return
+        if self._client_certs.changed(data.conn.sni or data.conn.address[0]):
+            create_proxy_server_context.cache_clear()
 
     @property
     def options(self) -> options.Options:
@@ -161,8 +171,11 @@ def verify(opts: options.Options) -> None:
             raise MasterError(f"refusing to start: mitmproxy's option `{name}` is not {wanted!r}")
 
 
-def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
-    """Every hook that runs, in order. mitmproxy's TLS gets its three; its own `request` hook is left out on purpose."""
+def _hooks(tls: TlsConfig, addon: Addon, renew: Callable[[TlsData], None]) -> Hooks:
+    """Every hook that runs, in order. mitmproxy's TLS gets its three; its own `request` hook is left out on purpose.
+
+    `renew`: sees to it that client certificates are those of the moment.
+    """
     return {
         "http_connect": (addon.http_connect,),
         "requestheaders": (addon.requestheaders,),
@@ -179,7 +192,7 @@ def _hooks(tls: TlsConfig, addon: Addon) -> Hooks:
         "next_layer": (addon.next_layer,),
         "tls_clienthello": (tls.tls_clienthello,),
         "tls_start_client": (tls.tls_start_client, _prefer_http2),
-        "tls_start_server": (_offer_http, tls.tls_start_server),
+        "tls_start_server": (_offer_http, renew, tls.tls_start_server),
         "tls_failed_client": (addon.tls_failed_client,),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,36 @@ async def test_without_one_it_is_refused(world: MakeWorld, upstream: Any, shown:
     async with here.client() as client:
         assert (await client.get("/a")).status_code == 502
     assert shown == []
+
+
+async def test_one_that_is_renewed_is_shown_from_the_next_connection_on(
+    world: MakeWorld, upstream: Any, directory: Path, shown: list[Any], issuer: trustme.CA
+) -> None:
+    here = await world(RULES, client_certs=directory)
+    file, bad = directory / "localhost.pem", "half of a file"
+    first = file.read_text()
+    other = issuer.issue_cert("renewed@example.com").private_key_and_cert_chain_pem.bytes().decode()
+    for text in (first, other, bad, first):
+        file.write_text(text)
+        os.utime(file, ns=(0, len(shown)))  # whatever the clock of the file system tells apart
+        async with here.client() as client:
+            assert (await client.get("/a")).status_code == 200
+    names = [name for ((_, name),) in shown]
+    assert names == ["agent@example.com", "renewed@example.com", "renewed@example.com", "agent@example.com"]
+
+
+async def test_one_that_is_added_is_shown(
+    world: MakeWorld, upstream: Any, directory: Path, shown: list[Any], tmp_path: Path
+) -> None:
+    (directory / "localhost.pem").rename(tmp_path / "kept")
+    (directory / "other.example.com.pem").write_bytes((tmp_path / "kept").read_bytes())
+    here = await world(RULES, client_certs=directory)
+    for status in (502, 200):
+        async with here.client() as client:
+            assert (await client.get("/a")).status_code == status
+        if status == 502:
+            (tmp_path / "kept").rename(directory / "localhost.pem")
+    assert len(shown) == 1
 
 
 def test_the_hosts_are_told(directory: Path) -> None:
