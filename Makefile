@@ -2,6 +2,7 @@
 
 PY = .venv/bin/python
 JOBS = 2
+CLIENTS = all
 KILLS = 500
 LARGE_MIB = 1024
 
@@ -22,8 +23,9 @@ test: venv ## all tests (PYTEST="-k words" to choose)
 agents: venv ## agents of real frameworks, without and with Borderpost (installs packages; AGENTS="plain" to choose)
 	$(PY) examples/run.py $(AGENTS)
 
-clients: venv ## real clients of Python, Node.js and the shell, against what their servers counted (installs packages)
-	BORDERPOST_CLIENTS=1 $(PY) -m pytest -n $(JOBS) tests/clients
+clients: venv ## real clients of Python, Node.js and the shell, against what their servers counted (installs packages; CLIENTS=short)
+	$(PY) -m tests.clients.environments
+	BORDERPOST_CLIENTS=$(CLIENTS) $(PY) -m pytest -n $(JOBS) tests/clients
 
 large: venv ## 1 GiB up and down through a proxy whose memory is watched (LARGE_MIB=1024)
 	BORDERPOST_LARGE_MIB=$(LARGE_MIB) $(PY) -m pytest -s -n 0 tests/proxy/test_large.py

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import venv
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from examples.servers import Server  # noqa: E402  this file is run as a script
 ENVIRONMENTS = HERE.parent / ".agents"
 SHOP_IN_RULES, MCP_IN_RULES = "http://127.0.0.1:8941", "http://127.0.0.1:8942"
 TIMEOUT_S = 300
+TRIES = 3
+AT_A_TIME = 2
 
 AGENTS: dict[str, tuple[str, ...]] = {
     "plain": ("requests>=2.32",),
@@ -170,8 +173,10 @@ def environment_of(agent: str) -> Path:
     if not installed.exists() or installed.read_text() != wanted:
         print(f"installing {', '.join(AGENTS[agent])}", file=sys.stderr)
         venv.create(directory, clear=True, with_pip=True)
-        pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        subprocess.run([*pip, *AGENTS[agent]], check=True)
+        pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--timeout", "60"]
+        for attempt in range(TRIES):  # a registry may be gone for a moment
+            if subprocess.run([*pip, *AGENTS[agent]], check=attempt == TRIES - 1).returncode == 0:
+                break
         installed.write_text(wanted)
     return python
 
@@ -184,9 +189,15 @@ def run_all(agent: str, borderpost: Path) -> list[str]:
         return [f"{agent}: its packages cannot be installed with Python {sys.version.partition(' ')[0]}"]
     problems = []
     print(f"{agent:18}", end="", flush=True)
+
+    def run(task: str, behind: bool) -> Ran:
+        return run_agent(python, agent, task, behind=behind, borderpost=borderpost)
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        running = {task: (pool.submit(run, task, False), pool.submit(run, task, True)) for task in COUNTED}
+        results = {task: (alone.result(), behind.result()) for task, (alone, behind) in running.items()}
     for task, what in COUNTED.items():
-        alone = run_agent(python, agent, task, behind=False, borderpost=borderpost)
-        behind = run_agent(python, agent, task, behind=True, borderpost=borderpost)
+        alone, behind = results[task]
         if problem := problem_of(task, behind):
             problems.append(f"{agent}, {task}: {problem}\n{behind.words}\n{behind.errors[-2000:]}")
         without, within = (f"{ran.counts.get(what, 0)}{'*' if ran.code else ''}" for ran in (alone, behind))

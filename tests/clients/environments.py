@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TRIES = 4
 TRY_TIMEOUT_S = 600
+OLDEST_NODE = 20
 
 
 class Unreachable(Exception):
@@ -48,6 +49,9 @@ def node() -> Path:
     """The directory `node_modules` with what `package.json` names. Raises Unreachable."""
     if not (shutil.which("node") and shutil.which("npm")):
         raise Unreachable("there is no Node.js")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version[1:].partition(".")[0]) < OLDEST_NODE:
+        raise Unreachable(f"Node.js {version} is older than {OLDEST_NODE}, which the packages need")
     wanted = HERE / "package.json"
 
     def make(place: Path) -> None:

@@ -47,7 +47,11 @@ SDKS_NODE = {
 OLD, NEW = ("http/1.1",), ("h2", "http/1.1")
 """What an upstream speaks."""
 
-both = pytest.mark.parametrize("upstream", [OLD, NEW], ids=["to-http1", "to-http2"], indirect=True)
+both = pytest.mark.parametrize(
+    "upstream",
+    [pytest.param(OLD, id="to-http1", marks=pytest.mark.long), pytest.param(NEW, id="to-http2")],
+    indirect=True,
+)
 
 
 def agree(run: Run, upstream: Upstream, said: str = "") -> None:
@@ -95,6 +99,7 @@ def test_http2_of_node(client: str, run: Run, upstream: Upstream) -> None:
     agree(run, upstream, run("node", node(run, "generic.cjs"), client, upstream.origin))
 
 
+@pytest.mark.long  # test_retries.py compares the same writes
 @pytest.mark.parametrize("sdk", SDKS)
 def test_sdk(sdk: str, python: Path, run: Run, upstream: Upstream) -> None:
     run(python, HERE / "sdks.py", "once", sdk, upstream.origin)
@@ -102,6 +107,7 @@ def test_sdk(sdk: str, python: Path, run: Run, upstream: Upstream) -> None:
     agree(run, upstream)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sdk", SDKS_NODE)
 def test_sdk_of_node(sdk: str, run: Run, upstream: Upstream) -> None:
     run("node", node(run, "sdks.cjs"), "once", sdk, upstream.origin)
@@ -151,8 +157,16 @@ BODIES: dict[str, list[str]] = {
 }
 
 
-@both
-@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+@pytest.mark.parametrize(
+    ("version", "upstream"),
+    [
+        pytest.param("--http1.1", OLD, id="http1-to-http1"),
+        pytest.param("--http1.1", NEW, id="http1-to-http2", marks=pytest.mark.long),
+        pytest.param("--http2", OLD, id="http2-to-http1", marks=pytest.mark.long),
+        pytest.param("--http2", NEW, id="http2-to-http2"),
+    ],
+    indirect=["upstream"],
+)
 def test_curl(version: str, run: Run, upstream: Upstream) -> None:
     (run.directory / "large").write_bytes(b"x" * 2_000_000)
     lines = []
