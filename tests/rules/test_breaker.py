@@ -95,6 +95,15 @@ def test_it_stays_open_longer_each_time_up_to_ten_times() -> None:
     assert spans == [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300]
 
 
+def test_a_probe_that_took_too_long_and_told_nothing_lets_no_third_one_go() -> None:
+    made = opened()
+    made.ask(GET, at=30)
+    slow = list(made.out)[-1]
+    assert made.ask(GET, at=40).action == "allow"
+    made.end(WITHDRAWN, slow)
+    assert made.do(GET, at=41) == "circuit-open", "the second probe is still on its way"
+
+
 def test_a_probe_that_takes_too_long_does_not_keep_the_others() -> None:
     made = opened()
     assert made.ask(GET, at=30).action == "allow"

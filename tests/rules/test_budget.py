@@ -320,6 +320,7 @@ def test_weeks_begin_on_mondays_and_months_on_their_first(per: str, day: str, en
 
     made = world(f"{{sum: body.amount, max: 10, per: {per}}}")
     assert made.do(pay(10), at=at(day)) == "allow"
+    assert made.ask(pay(1), at=at(day) + 1).retry_after_ns == (at(end) - at(day) - 1) * S
     assert made.do(pay(1), at=at(end) - 1) == "budget-exhausted"
     assert made.do(pay(1), at=at(end)) == "allow"
 
@@ -472,6 +473,15 @@ def test_there_is_nothing_to_resolve_when_the_period_is_over() -> None:
     assert resolve(made.state, "call-1", False, made.at_ns + 24 * H * S) == ()
     made.ask(pay(1))
     assert resolve(made.state, "call-2", False, made.at_ns) == (), "it is on its way"
+
+
+def test_what_is_unknown_counts_to_the_last_moment_of_its_time() -> None:
+    made = world("{sum: body.amount, max: 10, per: 1h}")
+    assert made.do(pay(10), LOST) == "allow"
+    made.at_ns = START + H * S - 1
+    assert made.do(pay(1)) == "budget-exhausted"
+    made.at_ns = START + H * S
+    assert made.do(pay(10)) == "allow"
 
 
 def test_after_a_crash_what_was_on_its_way_is_unknown() -> None:

@@ -410,6 +410,22 @@ def test_another_write_to_the_path_ends_a_claim() -> None:
     assert world.refold() == world.state
 
 
+def test_a_retry_does_not_end_the_claim_that_it_retries() -> None:
+    """It is a write to the same path, too; were it to end its own claim, the next retry would be a new act."""
+    keyed = "tools: {door: {match: PATCH https://api.example.com/doors/*, upstream_key: Idempotency-Key}}"
+    world = World(f"{keyed}\nrules: [{{id: all, tool: door, allow: true, dedupe: {{methods: [PATCH]}}}}]")
+    opened = call("PATCH", "/doors/1", '{"open": true}')
+    first = world.ask(opened)
+    world.end(LOST)
+    for number in (1, 2, 3):
+        retry = world.ask(opened)
+        assert (retry.action, retry.replay_of, sent_key(retry)) == ("allow", f"call-{number}", sent_key(first))
+        assert [change.op for change in of_guards(retry.changes)] == ["retry"]
+        world.end(LOST)
+    world.do(opened)
+    assert world.do(opened) == "replay"
+
+
 def test_a_write_that_is_not_sent_ends_no_claim() -> None:
     world = World(WRITES % "{methods: [PUT]}" + "  - {id: no, match: 'DELETE https://**', deny: No.}")
     opened = call("PUT", "/doors/1", '{"open": true}')

@@ -120,7 +120,8 @@ def test_one_kind_of_call_does_not_drive_out_the_others() -> None:
     apply(state, done(state, "r", "first", (), ("other",), START))
     for number in range(TIMES * 2):
         apply(state, done(state, "r", f"c{number}", (), ("poll",), START + number))
-    assert len(past_of(state, "r", "").met(("poll",))) == TIMES_OF_ONE
+    newest = [START + number for number in range(TIMES * 2 - TIMES_OF_ONE, TIMES * 2)]
+    assert past_of(state, "r", "").met(("poll",)) == newest
     assert past_of(state, "r", "").met(("other",)) == [START]
 
 
@@ -129,6 +130,11 @@ def test_times_are_forgotten_one_by_one() -> None:
     for number in range(TIMES + 1):
         apply(state, done(state, "r", f"c{number}", (), (f"k{number // 2}",), START + number))
     assert past_of(state, "r", "").met(("k0",)) == [START + 1]
+    for number in range(TIMES + 1, TIMES + 5):
+        apply(state, done(state, "r", f"c{number}", (), (f"k{number // 2}",), START + number))
+    past = state.of(History).runs["r"]
+    assert list(past.met)[:2] == ["k2", "k3"], "of what is forgotten as a whole nothing is left"
+    assert all(past.met.values())
 
 
 # -- against a model ---------------------------------------------------------------------------------------------------

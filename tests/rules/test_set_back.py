@@ -184,3 +184,13 @@ def test_slices_that_wait_stay_ahead() -> None:
     slices = Slices({999: 1, 1000: 2, 1003: 4})
     slices.set_back(rate, SetBack(1000 * S + 5, 400 * S))
     assert slices.slices == {400: 3, 403: 4}
+
+
+def test_what_is_unknown_becomes_free_after_its_time_and_not_years_later() -> None:
+    """`unknown_after` goes by when the doubt began, which the clock that had run ahead put into the future."""
+    world = World("rules: [{id: a, match: 'POST https://**', allow: true, dedupe: {window: 1d, unknown_after: 10min}}]")
+    asked = call("POST", "/a", '{"n": 1}')
+    assert world.do(asked, LOST, at=50_000) == "allow"
+    set_back(world, START)
+    assert world.do(asked, at=599) == "outcome-unknown"
+    assert world.do(asked, at=600) == "allow"

@@ -124,6 +124,7 @@ rules: [{id: r, tool: "*", allow: true, throttle: {rate: 1/min, by: tool}}]
 
 def test_it_needs_the_body_only_for_a_key_in_it() -> None:
     assert needs(rules(RULES % "{rate: 1/min, by: body.user}"), get()).body
+    assert needs(rules(RULES % "{rate: 1/min, by: [agent, body.user]}"), get()).body
     assert not needs(rules(RULES % "{rate: 1/min, by: agent}"), get()).body
     assert not needs(rules(RULES % "1/min"), get()).claim
 
