@@ -1,4 +1,4 @@
-"""`rules import`: the files and options around the pure import of an OpenAPI document."""
+"""`rules import`: the files and options around the pure import of what an API says of itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(document: Path, options: Options, tell: Callable[[int, int], None]) -> 
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise ImportingError(f"`{document}` is not UTF-8") from None
-    return tools_of(text, "openapi.yaml" if str(document) == "-" else document.name, options, tell)
+    return tools_of(text, document.name, options, tell)
 
 
 def write(output: Path, text: str) -> None:

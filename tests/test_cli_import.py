@@ -90,6 +90,7 @@ def test_a_file_that_is_there_is_not_overwritten_unasked() -> None:
 
 def test_a_document_can_come_through_a_pipe() -> None:
     result = borderpost("rules", "import", "-", "--only", "read", stdin=json.dumps(SPEC))
+    assert "# written by `borderpost rules import -` (OpenAPI 3.0.3).\n" in result.stdout
     assert "  read:" in result.stdout
     assert "  create:" not in result.stdout
 
