@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rules.guards.counters import Rate, Slices
+from rules.guards.counters import SLICES, Rate, Slices
 from rules.units import SECOND_NS
 
 RATE = Rate(quota=2000, window_ns=100 * SECOND_NS, burst=0)
@@ -25,3 +25,10 @@ def test_what_has_left_the_window_is_forgotten() -> None:
         counter.add(RATE, at_ns)
     counter.forget(RATE, 101 * SECOND_NS)
     assert counter.slices == {5: 1}
+
+
+def test_calls_that_wait_at_the_far_end_of_the_window_leave_no_place_before_them() -> None:
+    counter = Slices(slices={SLICES: RATE.quota})
+    assert counter.place(RATE, 0) == (2 * SLICES + 1) * SECOND_NS
+    counter = Slices(slices={SLICES + 1: RATE.quota})
+    assert counter.place(RATE, 0) == 0

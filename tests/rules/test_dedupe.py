@@ -426,6 +426,17 @@ def test_a_retry_does_not_end_the_claim_that_it_retries() -> None:
     assert world.do(opened) == "replay"
 
 
+def test_two_rules_keep_a_claim_each_on_one_path() -> None:
+    world = World(
+        WRITES % "{methods: [PUT]}" + "  - {id: too, match: 'https://**', dedupe: {methods: [PUT], by: agent}}"
+    )
+    opened = call("PUT", "/doors/1", '{"open": true}')
+    assert [world.do(opened, answered(422)), world.do(opened), world.do(opened)] == ["allow", "allow", "replay"]
+    assert world.do(call("DELETE", "/doors/1")) == "allow"
+    assert world.do(opened) == "allow"
+    assert world.refold() == world.state
+
+
 def test_a_write_that_is_not_sent_ends_no_claim() -> None:
     world = World(WRITES % "{methods: [PUT]}" + "  - {id: no, match: 'DELETE https://**', deny: No.}")
     opened = call("PUT", "/doors/1", '{"open": true}')

@@ -319,6 +319,7 @@ def test_limits_can_be_set_and_left_out() -> None:
     assert stopped_after(world("{same_result: 4}"), GET, SAME) == 4
     assert stopped_after(world("{same_result: false}"), POST, SAME) == 50
     assert stopped_after(world("{polling: true}"), POST, SAME) == 50
+    assert stopped_after(world("{polling: true}"), GET, SAME) == 50
     assert stopped_after(world("{polling: true}"), POST, answered(500)) == 3
     assert stopped_after(world("{polling: false}"), POST, SAME) == 5
     cool = world("{cool_down: 1h}")
