@@ -194,6 +194,7 @@ class Addon:
         headers = request.headers.fields
         credentials = values_of(headers, b"proxy-authorization") or self._credentials.get(flow.client_conn.id, [])
         client = self._identify(credentials)  # once more for each call: the token may have been taken away since
+        exchange.credentials = credentials
         agent = client.agent
         run = client.run or self._gate.runs.run_of(agent, self._gate.clock.now_ns())
         call = read_head(
@@ -427,14 +428,17 @@ class Addon:
     # -- calls that go on ----------------------------------------------------------------------------------------------
 
     def goes_on(self, going: GoesOn) -> None:
-        """A call that is out still says something, or might: is it permitted as things are? `going.refusal` stands
-        until that is known."""
+        """A call that is out still says something, or might: is it permitted as things are, and its client who it was?
+        `going.refusal` stands until that is known."""
         exchange = exchange_of(going.flow)
         if exchange is None or exchange.admission is None:
             return
         try:
+            self._identify(exchange.credentials)
             refusal = self._gate.goes_on(exchange.admission)
             going.refusal = None if refusal is None else WireError(refusal.code, cut_off(refusal.detail))
+        except WireError as error:
+            going.refusal = WireError(error.code, cut_off(error.detail))
         except Exception:
             log.exception("a call was cut off, because of an error of ours")
 
@@ -447,8 +451,11 @@ class Addon:
         if exchange is None or exchange.admission is None:
             return
         try:
+            self._identify(exchange.credentials)
             refusal = await self._decide_message(exchange, exchange.admission, said.content)
             said.refusal = None if refusal is None else readable(refusal, 300)
+        except WireError as error:
+            said.refusal = readable(error.detail, 300)
         except Exception:
             log.exception("a message was refused, because of an error of ours")
 

@@ -15,7 +15,7 @@ import msgspec
 
 from proxy import presence
 from proxy.clock import Clock
-from proxy.confdir import Confdir
+from proxy.confdir import Confdir, reason
 from proxy.gate import Gate
 from proxy.joining import HASH, Host, Wish, objections
 from proxy.ledger.commands import Command, CommandError, Data, Inbox, submit
@@ -38,6 +38,8 @@ NOTE = 1000
 
 TOLD_S = 2.0
 """How long a proxy has to tell what `status` asks."""
+
+OURS = "the proxy could not do it, because of an error of its own, which is in its log"
 
 LOOK_S = 0.1
 """How often a proxy looks for commands. It also listens before each decision."""
@@ -74,6 +76,11 @@ class Desk:
                 result = self.carry_out(command)
             except CommandError as error:
                 self.ledger.reply(command.id, False, _text({"error": str(error)}))
+            except LedgerError:
+                raise
+            except Exception:
+                log.exception("a command was not carried out, because of an error of ours")
+                self.ledger.reply(command.id, False, _text({"error": OURS}))
             else:
                 self.ledger.reply(command.id, True, _text(result))
 
@@ -112,6 +119,7 @@ class Desk:
         data: dict[str, Plain] = {"run": joined.run, "agent": joined.agent, "hash": joined.hash, "why": why}
         self.ledger.append(CommandEntry(self.clock.now_ns(), LEAVE, by, data))
         del self.gate.runs.joined[joined.hash]
+        self.gate.changed()
         self.say("run `%s` of agent `%s` has ended: %s", joined.run, joined.agent, why)
 
     def close(self) -> None:
@@ -187,7 +195,9 @@ def join(desk: Desk, command: Command) -> Result:
         )
     if any(joined.run == wish.run for joined in runs.joined.values()):
         raise CommandError(f"a run `{wish.run}` has joined already: give this one another `--run`, or none")
-    if HASH.fullmatch(wish.hash) is None or not presence.lives(host.confdir, wish.hash):
+    if runs.goes_on(wish.run, desk.clock.now_ns()):
+        raise CommandError(f"an agent of this serve is in the run `{wish.run}`: give this one another `--run`, or none")
+    if wish.hash in runs.joined or not _seen_to_live(host, wish.hash):
         raise CommandError("this run cannot join: its process is not seen to live")
     joined = JoinedRun(wish.run, wish.agent, wish.hash, wish.pid, desk.clock.now_ns())
     desk.ledger.append(CommandEntry(joined.at_ns, JOIN, command.by, joined.data()))
@@ -196,6 +206,13 @@ def join(desk: Desk, command: Command) -> Result:
     address, port = host.address
     ca_path = str(host.ca_path.resolve())
     return {"host": address, "port": port, "ca": ca_path, "rules": host.rules(), "at_ns": joined.at_ns}
+
+
+def _seen_to_live(host: Host, token_hash: str) -> bool:
+    try:
+        return HASH.fullmatch(token_hash) is not None and presence.lives(host.confdir, token_hash)
+    except OSError as error:
+        raise CommandError(f"this run cannot join: nobody can see whether its process lives: {reason(error)}") from None
 
 
 def leave(desk: Desk, command: Command) -> Result:

@@ -28,6 +28,7 @@ class Exchange:
     """The mutable record of one request and its answer. It lives from the request's head to its end.
 
     `refusal`: set until the gate has let the call out; the HTTP layer sends nothing upstream while it is set.
+    `credentials`: what its client has proved with who it is.
     `gone`: set when the client has left. `finish`: the upstream exchange is finished even without its client.
     `asked_by`: who needs the body of the request to be whole before it is decided. `stalled`: it does not become so.
     `streamed`: what of a body that nobody needs has gone out. `read_answer`: rules read the body of the answer.
@@ -42,6 +43,7 @@ class Exchange:
         self.call_id = call_id
         self.refusal: Reply | None = refusal
         self.asked = Asked("", "")
+        self.credentials: list[str] = []
         self.call: Call | None = None
         self.admission: Admission | None = None
         self.asked_by = ""

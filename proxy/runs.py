@@ -59,6 +59,10 @@ class Runs:
         """The run that has joined and whose child has this token."""
         return self.joined.get(token_sha256(token))
 
+    def goes_on(self, run: str, now_ns: int) -> bool:
+        """Whether `run` is that of an agent which was active in it lately."""
+        return any(current == run and now_ns - last_ns < IDLE_NS for current, last_ns in self._current.values())
+
     def run_of(self, agent: str, now_ns: int) -> str:
         """The run that a call of `agent` at `now_ns` belongs to."""
         if self._fixed:

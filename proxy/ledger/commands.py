@@ -142,5 +142,5 @@ def _decoded(data: str) -> Data:
     """The data of a command; empty when somebody else has left something else there."""
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return {}

@@ -13,14 +13,15 @@ import httpx
 import msgspec
 import pytest
 
-from proxy import beside, desk, presence, server
+import proxy.server
+from proxy import beside, desk, presence
 from proxy.beside import Joined
 from proxy.chain import UpstreamProxy
 from proxy.clock import Clock
 from proxy.confdir import Confdir
 from proxy.gate import Gate
 from proxy.joining import Host, Wish, objections
-from proxy.ledger import store
+from proxy.ledger import writing
 from proxy.ledger.commands import Command, CommandError
 from proxy.ledger.entries import CommandEntry, Entry, LedgerError
 from proxy.ledger.memory import LATE_NS, Memory
@@ -34,7 +35,11 @@ from proxy.runs import IDLE_NS, JoinedRun, Runs
 from proxy.settings import Settings, SettingsError, new_token, token_sha256
 from rules.load import load
 from tests.proxy.conftest import MakeWorld, World, until
-from tests.proxy.ledger.samples import NOW_NS, boot, open_ledger, refusal
+from tests.proxy.ledger.samples import NOW_NS, boot, open_ledger
+from tests.proxy.ledger.samples import refusal as refused
+from tests.proxy.test_websocket import Client, SocketServer, made, refusal, server
+
+__all__ = ["server"]  # the fixture
 
 RULES = "version: 1\nrules: [{id: look, match: 'GET {origin}/**', allow: true, agent: [shop, mail]}]\n"
 
@@ -122,6 +127,27 @@ async def test_a_tunnel_that_is_open_is_shut_by_the_end_of_its_run(world: MakeWo
         refused = await child.get("/2")
     assert (refused.status_code, refused.json()["code"]) == (407, "proxy-auth-required")
     assert [hit.target for hit in here.upstream.hits] == ["/1"]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["at once", "at its next message"])
+async def test_what_is_open_ends_with_its_run(world: MakeWorld, server: SocketServer, told: bool) -> None:
+    here = await made(world, server)
+    settings = run_of(here)
+    host, port = here.proxy.address
+    if not told:
+        here.proxy._gate.changed = lambda: None
+    async with Client(here, server) as client:
+        async with joined(settings):
+            socket = await client.open(proxy=f"http://shop:{settings.token}@{host}:{port}")
+            await socket.send_str("one")
+            await socket.receive_str()
+        if not told:
+            await socket.send_str("two")
+        code, why = await asyncio.wait_for(refusal(socket), 20)
+    assert code == 1008
+    assert why is not None
+    assert why.startswith("The agent or token in the proxy URL is not known")
+    assert server.got == ["one"]
 
 
 async def test_its_token_is_good_for_its_own_agent_only(world: MakeWorld) -> None:
@@ -227,8 +253,8 @@ async def test_an_end_that_cannot_be_recorded_is_told_and_the_token_is_worthless
 
 async def test_what_was_not_recorded_did_not_join(world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ledger fails with the entry in its hands: nobody is told that it joined, and the token is forgotten."""
-    monkeypatch.setattr(server, "MEND_S", 0.05)
-    monkeypatch.setattr(store, "BUSY_S", 0.01)
+    monkeypatch.setattr(proxy.server, "MEND_S", 0.05)
+    monkeypatch.setattr(writing, "BUSY_S", 0.01)
     here = await world(RULES)
     settings = run_of(here)
     name = token_sha256(settings.token)
@@ -293,6 +319,67 @@ async def test_of_two_runs_that_live_none_has_the_id_of_the_other(world: MakeWor
                 pass
     async with joined(run_of(here)):
         pass  # one after the other may
+
+
+async def test_nobody_joins_the_run_of_an_agent_of_the_serve(world: MakeWorld) -> None:
+    here = await world(RULES)
+    async with here.client() as client:
+        await client.get("/1")
+    own = here.proxy._gate.runs.run_of("", here.proxy._clock.now_ns())
+    with pytest.raises(CommandError, match=f"an agent of this serve is in the run `{own}`"):
+        async with joined(run_of(here, own)):
+            pass
+
+
+async def test_nobody_joins_with_the_token_of_another(world: MakeWorld) -> None:
+    """Its hash is on record, for everybody to read."""
+    here = await world(RULES)
+    settings = run_of(here)
+    async with joined(settings), child_of(here, settings) as child:
+        stranger = msgspec.structs.replace(settings, run="r_other", agent="mail")
+        with pytest.raises(CommandError, match="its process is not seen to live"):
+            await join_as(here, stranger)
+        assert (await child.get("/1")).status_code == 200
+    assert commands(here.ledger) == [("join", "shop"), ("leave", "its command has ended")]
+
+
+async def test_nobody_joins_while_nobody_can_see_whether_they_live(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await world(RULES)
+
+    def no_idea(confdir: Path, name: str) -> bool:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as blind:
+        blind.setattr(presence, "lives", no_idea)
+        with pytest.raises(CommandError, match="nobody can see whether its process lives: too many open files"):
+            async with joined(run_of(here)):
+                pass
+    async with joined(run_of(here)):
+        pass
+
+
+ODD = [
+    ("join", "[" * 100_000),
+    ("leave", "null"),
+    ("resume", '{"agent": {}, "tool": [1]}'),
+    ("prune", '{"before_ns": 18446744073709551615}'),
+    ("resolve", '{"call": "\x00\x1b[2J", "executed": true, "note": ""}'),
+    ("\x1b[31m" * 1000, "{}"),
+]
+
+
+async def test_odd_commands_are_refused_and_the_desk_goes_on(world: MakeWorld) -> None:
+    here = await world(RULES)
+    with closing(sqlite3.connect(here.ledger)) as ledger, ledger:
+        ledger.executemany("INSERT INTO commands (name, data, by) VALUES (?, ?, 'eve')", ODD)
+    with closing(sqlite3.connect(here.ledger)) as ledger:
+        query = "SELECT count(*) FROM commands WHERE done = 0"
+        await until(lambda: ledger.execute(query).fetchone() == (len(ODD),))
+    async with joined(run_of(here)) as host:
+        assert host.port == here.proxy.address[1]
+    assert [name for name, _ in commands(here.ledger)] == ["join", "leave"]
 
 
 @pytest.mark.parametrize(
@@ -423,8 +510,8 @@ def test_who_has_joined_is_a_fold_of_the_entries() -> None:
 
 
 def told() -> Iterator[tuple[str, tuple[Entry, ...], str]]:
-    own = refusal("c_1", agent="shop", run="r_own")
-    of_joined = refusal("c_2", agent="shop", run="r_a")
+    own = refused("c_1", agent="shop", run="r_own")
+    of_joined = refused("c_2", agent="shop", run="r_a")
     yield "its own activity goes on", (own,), "r_own"
     yield "not in a run that has joined", (own, joins("r_a"), of_joined), "r_own"
     yield "nor in one that has left", (own, joins("r_a"), leaves("r_a"), of_joined), "r_own"

@@ -98,7 +98,8 @@ class Client:
 
     def open(self, path: str = "/live/a", **options: Any) -> Any:
         url = f"https://localhost:{self._server.port}{path}"
-        return self._session.ws_connect(url, proxy=self._world.proxy_url, ssl=self._trust, max_msg_size=0, **options)
+        given: dict[str, Any] = {"proxy": self._world.proxy_url, "ssl": self._trust, "max_msg_size": 0} | options
+        return self._session.ws_connect(url, **given)
 
 
 def calls(path: Path) -> list[Any]:
