@@ -1,6 +1,6 @@
 """The clients' own environments: made of `python.txt` and `package.json` once, and kept in the user's cache.
 
-A registry may be slow, or gone for a moment: everything is tried several times before it counts as failed.
+A registry may be slow, or gone for a moment: installing is tried several times, as far as patience goes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TRIES = 4
-TRY_TIMEOUT_S = 600
+PYTHON_PATIENCE_S = 600
+NODE_PATIENCE_S = 240
+PAUSE_S = 5
+TRIES = 5
 OLDEST_NODE = 20
 
 
@@ -40,7 +43,7 @@ def python() -> Path:
             "--disable-pip-version-check",
             "--no-compile",
         ]
-        _patiently([*pip, "--timeout", "60", "--retries", "5", "-r", wanted])
+        _patiently([*pip, "--timeout", "60", "-r", wanted], place, PYTHON_PATIENCE_S)
 
     return _made("python", make, wanted.read_bytes(), sys.version.encode()) / "bin" / "python"
 
@@ -57,7 +60,8 @@ def node() -> Path:
     def make(place: Path) -> None:
         place.mkdir(parents=True)
         shutil.copy(wanted, place)
-        _patiently(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=5"], place)
+        npm: list[str | Path] = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+        _patiently([*npm, "--fetch-timeout=60000", "--fetch-retry-mintimeout=1000"], place, NODE_PATIENCE_S)
 
     return _made("node", make, wanted.read_bytes()) / "node_modules"
 
@@ -87,22 +91,28 @@ UNREACHED = ("ETIMEDOUT", "ECONNRE", "ENOTFOUND", "EAI_AGAIN", "ENETUNREACH", "E
 """What npm says when there is no registry to talk to."""
 
 
-def _patiently(command: list[str | Path], directory: Path | None = None) -> None:
-    """Run an installer until it succeeds, `TRIES` times at most. Raises Unreachable where npm reaches nothing."""
-    said = ""
+def _patiently(command: list[str | Path], directory: Path, patience_s: float) -> None:
+    """Run an installer until it succeeds. Raises Unreachable where npm reaches nothing, RuntimeError for all else."""
+    end, said = time.monotonic() + patience_s, ""
     for _ in range(TRIES):
         try:
             done = subprocess.run(
-                command, cwd=directory, capture_output=True, text=True, timeout=TRY_TIMEOUT_S, check=False
+                command,
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=max(1, end - time.monotonic()),
+                check=False,
             )
         except subprocess.TimeoutExpired:
-            said = f"{command[0]} took longer than {TRY_TIMEOUT_S} s: ETIMEDOUT"
-            continue
+            said = f"it took longer than {patience_s} s: ETIMEDOUT"
+            break
         if done.returncode == 0:
             return
         said = done.stderr
+        time.sleep(PAUSE_S)
     if command[0] == "npm" and any(code in said for code in UNREACHED):
-        raise Unreachable(f"npm reaches no registry: {said.strip().splitlines()[-1]}")
+        raise Unreachable(f"npm reaches no registry ({said.strip().splitlines()[0]})")
     raise RuntimeError(f"cannot install the clients: {said}")
 
 
