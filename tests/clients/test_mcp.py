@@ -6,13 +6,12 @@ What the server does is what the server counted; the pack's GitHub stands in for
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import HERE, HOUSE, Run
+from tests.clients.conftest import HERE, HOUSE, Run, Tls
 
 SCRIPT = HERE / "mcp_session.py"
 PUBLISHED = '"https://api.githubcopilot.com/mcp/**"'
@@ -35,12 +34,12 @@ def rules_at(origin: str) -> str:
     ],
 )
 def test_a_session_does_each_thing_once(
-    form: str, mode: str, opening: list[str], python: Path, authority: tuple[ssl.SSLContext, Path, Path], tmp_path: Path
+    form: str, mode: str, opening: list[str], python: Path, tls: Tls, tmp_path: Path
 ) -> None:
     with subprocess.Popen([python, SCRIPT, "serve", form], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
-        run = Run(tmp_path, f"http://127.0.0.1:{port}", authority[1], rules_at(f"http://127.0.0.1:{port}"))
+        run = Run(tmp_path / "run", f"http://127.0.0.1:{port}", tls[0], rules_at(f"http://127.0.0.1:{port}"))
         said = [json.loads(line) for line in run(python, SCRIPT, "talk", port, mode).splitlines()]
         server.kill()
         reached = server.stdout.read().splitlines()
