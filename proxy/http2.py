@@ -13,7 +13,7 @@ from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import _http2
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
-from mitmproxy.proxy.layers.http._events import RequestHeaders
+from mitmproxy.proxy.layers.http._events import ErrorCode, RequestData, RequestHeaders, ResponseProtocolError
 from mitmproxy.proxy.layers.http._http2 import h2  # type: ignore[attr-defined]  # mitmproxy says which
 
 from proxy.commands import GoneOn
@@ -67,8 +67,20 @@ class Metered(_http2.Http2Connection):
         yield from ()
 
 
+class Enough(ResponseProtocolError):
+    """The answer is whole, and no more of the request is wanted."""
+
+
 class Http2Server(Metered, _http2.Http2Server):
     """The end that clients speak to. It does not offer WebSockets (RFC 8441 3): clients open them over HTTP/1.1."""
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """As RFC 9113 8.1 has it, a client that shall stop is told so without an error: it got its answer."""
+        if not isinstance(event, Enough):
+            yield from super()._handle_event(event)
+        elif not self.is_closed(event.stream_id):
+            self.h2_conn.reset_stream(event.stream_id, h2.errors.ErrorCodes.NO_ERROR)
+            yield commands.SendData(self.conn, self.h2_conn.data_to_send())
 
     def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
         """An extended CONNECT, which was not offered, is refused and recorded as other calls are. mitmproxy would end
@@ -88,3 +100,17 @@ class Http2Server(Metered, _http2.Http2Server):
 
 class Http2Client(Metered, _http2.Http2Client):
     """The end that speaks to upstreams."""
+
+    def handle_h2_event(self, event: h2.events.Event) -> layer.CommandGenerator[bool]:
+        """mitmproxy does not tell of a reset that comes together with the end of the answer: the request may go on."""
+        if isinstance(event, h2.events.StreamReset) and event.stream_id not in self.streams:
+            message = "the API wants no more of the request"
+            yield ReceiveHttp(ResponseProtocolError(event.stream_id or 0, message, ErrorCode.CANCEL))
+            return False
+        return (yield from super().handle_h2_event(event))
+
+    def held_bytes(self) -> int:
+        """How much waits here: for leave to send it, or for a stream that may be opened."""
+        waiting = (piece for pieces in self.h2_conn.stream_buffers.values() for piece in pieces)
+        queued = (event for events in self.stream_queue.values() for event in events if isinstance(event, RequestData))
+        return sum(len(piece.data) for piece in waiting) + sum(len(event.data) for event in queued)

@@ -48,7 +48,7 @@ from mitmproxy.proxy.utils import expect
 from proxy.commands import GoesOn, GoesOnHook, GoneOn, Look, LookLater, Wait
 from proxy.exchange import ANSWER_CAP_BYTES, Exchange
 from proxy.http1 import Http1Client, Http1Server, problem_of
-from proxy.http2 import Http2Client, Http2Server, Metered
+from proxy.http2 import Enough, Http2Client, Http2Server, Metered
 from proxy.websocket import Socket
 from rules.grpc import speaks, timeout_ns
 
@@ -398,6 +398,9 @@ class Stream(HttpStream):
         if exchange is None:
             yield from super().handle_protocol_error(event)
             return
+        if self.ended:
+            yield from self.end_early(event)
+            return
         if isinstance(event, RequestProtocolError):
             exchange.client_left = True
             if exchange.must_finish and self.client_state == self.state_done:
@@ -422,6 +425,16 @@ class Stream(HttpStream):
             self.server_state = self.state_errored
         else:
             yield from self.answer_early()
+
+    def end_early(self, event: RequestProtocolError | ResponseProtocolError) -> layer.CommandGenerator[None]:
+        """The answer is whole, and one side has enough of the request: the other need not go on with it."""
+        if isinstance(event, RequestProtocolError):
+            yield SendHttp(event, self.context.server)
+        else:
+            yield SendHttp(Enough(self.stream_id, event.message, event.code), self.context.client)
+        self.flow.live = False
+        self.client_state = self.server_state = self.state_errored
+        yield DropStream(self.stream_id)
 
 
 class _OnePiece(Http1Connection):
@@ -513,9 +526,10 @@ class Http(HttpLayer):
         for stream in self.streams.values():
             for event in stream._paused_event_queue:
                 held += len(event.data) if isinstance(event, RequestData) else 0
-            h2 = _h2_of(self.connections.get(stream.context.server))
-            if h2 is not None and h2.stream_buffers:
-                held += sum(len(piece.data) for pieces in h2.stream_buffers.values() for piece in pieces)
+        for server in {stream.context.server for stream in self.streams.values()}:
+            end = _metered(self.connections.get(server))
+            if isinstance(end, Http2Client):
+                held += end.held_bytes()
         return held
 
     def owes(self, connection: Connection) -> bool | None:

@@ -15,6 +15,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import h2.settings
 import pytest
 
 import proxy.addon
@@ -22,6 +23,7 @@ import proxy.exchange
 import proxy.gate
 import proxy.layers
 import proxy.ledger.writing
+from proxy.layers import http_of
 from proxy.ledger.query import LedgerReader
 from proxy.ledger.store import LedgerError
 from proxy.rulefiles import read
@@ -56,11 +58,16 @@ class Far:
         self.ended: list[int] = []
         self.reset: list[int] = []
         self.act: Act = echo
+        self.most = 0
         self.waiting: dict[int, bytearray] = {}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         configuration = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self.connection, self._writer = h2.connection.H2Connection(configuration), writer
+        if self.most:
+            settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.most}
+            self.connection.local_settings.update(settings)  # type: ignore[arg-type]  # an enum of these numbers
+            self.connection.local_settings.acknowledge()
         self.connection.initiate_connection()
         with contextlib.suppress(ConnectionError, h2.exceptions.ProtocolError):
             while True:
@@ -137,7 +144,7 @@ class Near:
         self.pieces: list[bytes] = []
         self.trailers: dict[bytes, bytes] = {}
         self.ended = False
-        self.reset = False
+        self.reset: int | None = None
 
     @classmethod
     async def begin(
@@ -167,7 +174,7 @@ class Near:
                 elif isinstance(event, h2.events.StreamEnded):
                     self.ended = True
                 elif isinstance(event, h2.events.StreamReset):
-                    self.reset = True
+                    self.reset = event.error_code
             await self.client.flush()
 
     @property
@@ -175,7 +182,7 @@ class Near:
         return b"".join(self.pieces)
 
     async def hear_the_end(self) -> None:
-        await self.hear(lambda: self.ended or self.reset)
+        await self.hear(lambda: self.ended or self.reset is not None)
 
 
 @pytest.fixture
@@ -277,7 +284,7 @@ async def test_a_server_that_breaks_off_leaves_the_outcome_unknown(world: MakeWo
     talk = await Near.begin(here)
     await talk.say(b"one")
     await talk.hear_the_end()
-    assert talk.reset
+    assert talk.reset is not None
     assert (await recorded(here))[0][1:] == ("allow", "unknown")
 
 
@@ -293,7 +300,7 @@ async def test_an_answer_that_is_whole_before_its_request_ends_at_once(world: Ma
     talk = await Near.begin(here)
     await talk.say(b"one")
     await talk.hear_the_end()
-    assert (talk.body, talk.ended, talk.reset) == (b"enough", True, False)
+    assert (talk.body, talk.ended, talk.reset) == (b"enough", True, None)
     await talk.say(b"two", end=True)
     await until(lambda: far.ended == [1])
     assert far.got == {1: b"onetwo"}
@@ -360,6 +367,59 @@ async def test_a_stream_that_cannot_go_on_is_held_back_and_holds_nothing_else_up
     go_on.set()
     talk.client.tunnel.leave()
     await until(lambda: not leftovers(here))
+
+
+@pytest.mark.parametrize("who", ["the server", "the client"])
+async def test_who_has_enough_after_an_early_answer_ends_it_for_the_other(world: MakeWorld, far: Far, who: str) -> None:
+    """As servers of gRPC do: they end with trailers, and then want no more of the request."""
+    here = await world(RULES)
+
+    async def answer_first(far: Far, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.DataReceived):
+            far.connection.send_headers(1, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+            far.connection.send_headers(1, [(b"grpc-status", b"0")], end_stream=True)
+            if who == "the server":
+                far.connection.reset_stream(1, h2.errors.ErrorCodes.NO_ERROR)
+
+    far.act = answer_first
+    talk = await Near.begin(here)
+    await talk.say(b"one")
+    await talk.hear(lambda: talk.ended)
+    if who == "the server":
+        await talk.hear(lambda: talk.reset is not None)
+        assert talk.reset == h2.errors.ErrorCodes.NO_ERROR
+    else:
+        talk.client.connection.reset_stream(talk.stream, h2.errors.ErrorCodes.CANCEL)
+        await talk.client.flush()
+        await until(lambda: far.reset == [1])
+    (handler,) = here.proxy._master._clients
+    await until(lambda: not getattr(http_of(handler.client), "streams", {}))
+    assert (talk.trailers, await recorded(here)) == (
+        {b"grpc-status": b"0"},
+        [("POST /bank.Talks/Chat", "allow", "done")],
+    )
+
+
+async def test_what_waits_for_a_stream_of_the_upstream_is_held_back(world: MakeWorld, wire: Wire) -> None:
+    """The upstream takes one call at a time, and the first does not end."""
+    here = await world(RULES)
+    far = Far(wire)
+    far.most = 1
+    far.act = silence
+    first = await Near.begin(here)
+    await first.say(b"one")
+    await until(lambda: far.got == {1: b"one"})
+    connection, sent = first.client.connection, 0
+    second = Near(first.client, await first.client.begin(b"POST", TALK, *GRPC))
+    while piece := min(16384, connection.local_flow_control_window(second.stream)):
+        await second.say(bytes(piece))
+        sent += piece
+        assert sent <= 2 * 2**20, "it was all kept in memory"
+        if sent % 2**18 == 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    connection.receive_data(await first.client.tunnel.reader.read(65536))
+    assert list(far.got) == [1]
 
 
 # -- over HTTP/1 -----------------------------------------------------------------------------------------------------
