@@ -730,7 +730,7 @@ async def test_a_stop_does_not_wait_for_a_host_that_never_answers_a_dial(
         (proxy.addon.Addon, "response", "unknown"),
         (proxy.addon.Addon, "error", "unknown"),
         (proxy.exchange.Passed, "__call__", "unknown"),
-        (proxy.addon, "_stored", "unknown"),
+        (proxy.addon, "stored_answer", "unknown"),
         (proxy.layers.Stream, "make_server_connection", "not_executed"),
         (proxy.layers.Stream, "send_response", "unknown"),
         (rules.decide, "settle", "unknown"),
@@ -748,7 +748,7 @@ async def test_an_error_after_the_decision_leaves_no_claim_open(
         wire,
         b"garbage\r\n\r\n" if name == "error" else b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + bytes(20_000),
     )
-    if name in ("_stored", "settle", "send_response"):
+    if name in ("stored_answer", "settle", "send_response"):
         wire.answering = None
     with monkeypatch.context() as patch:
         patch.setattr(place, name, fails)
@@ -1082,7 +1082,7 @@ async def test_a_ledger_that_cannot_be_written_lets_nothing_out(world: Any, wire
     client = await tunnel(here)
     await client.send(PAY)
     assert await client.answer() == (200, b"ok")
-    writer = here.proxy._ledger._connection.connection.driver_connection
+    writer = here.proxy._ledger._writing._connection.connection.driver_connection
     other = sqlite3.connect(here.ledger, isolation_level=None)
     if trouble == "locked":
         writer.execute("PRAGMA busy_timeout = 10")
