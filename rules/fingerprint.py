@@ -33,8 +33,10 @@ OPERATIONS = ("soapaction", "x-amz-target")
 
 _OF_A_TRY = re.compile(
     r".*(?:idempot|request-?id|correlation|trace|baggage|retry|attempt|nonce|timestamp|signature|telemetry|token).*"
-    r"|(?:x-stainless|amz-sdk|sec|x-b3|cf|x-forwarded)-.*|b3|date|x-amz-date|expires|age|via|forwarded|x-real-ip"
-    r"|authorization|proxy-authorization|cookie|(?:x-)?api-?key|x-goog-api-key|user-agent|from|referer|origin"
+    r"|.*(?:session|-span|timeout|deadline|user-agent).*|.*-(?:date|time)|x-request-start|last-event-id|x-goog-api-client"
+    r"|(?:x-stainless|amz-sdk|sec|x-b3|cf|x-forwarded|x-datadog|x-instana)-.*|newrelic|b3|date"
+    r"|expires|age|via|forwarded|x-real-ip"
+    r"|authorization|proxy-authorization|cookie|(?:x-)?api-?key|x-goog-api-key|from|referer|origin"
     r"|host|connection|keep-alive|content-length|content-type|content-encoding|transfer-encoding|te|expect|upgrade"
     r"|accept-encoding"
 )

@@ -78,13 +78,30 @@ def test_what_differs_from_try_to_try_never_makes_two_acts_of_one(name: str) -> 
     [
         *[
             (name, True)
-            for name in ("x-action", "x-http-method-override", "x-amz-copy-source", "api-version", "accept")
+            for name in (
+                "x-action",
+                "x-http-method-override",
+                "x-amz-copy-source",
+                "x-amz-acl",
+                "api-version",
+                "accept",
+                "range",
+            )
         ],
         *[
             (name, False)
             for name in (
                 *("idempotency-key", "paypal-request-id", "x-request-id", "x-correlation-id", "traceparent", "b3"),
                 *("x-retry-attempt", "x-stainless-retry-count", "amz-sdk-invocation-id", "date", "x-amz-date"),
+                *(
+                    "x-goog-api-client",
+                    "mcp-session-id",
+                    "last-event-id",
+                    "x-ms-date",
+                    "x-request-start",
+                    "grpc-timeout",
+                ),
+                *("x-datadog-parent-id", "x-ot-span-context", "x-stripe-client-user-agent", "x-server-timeout"),
                 *("authorization", "cookie", "x-api-key", "apikey", "x-auth-token", "user-agent", "content-length"),
             )
         ],
