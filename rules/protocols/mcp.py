@@ -32,6 +32,9 @@ NAMED_BY = {TOOL_CALL: "name", "prompts/get": "name", "resources/read": "uri"}
 """Method -> the parameter that `Mcp-Name` repeats."""
 
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_CALLED = frozenset({"name", "arguments"})
+"""The members of the `params` of a tool call that say what is called."""
+
 _TOOL = re.compile(r"[A-Za-z0-9_.*/-]{1,128}")
 _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 
@@ -101,8 +104,8 @@ def read_message(call: Call) -> Message | None:
     if method != TOOL_CALL:
         # a server may fold case, or cut off white space; nothing that comes near a tool call passes for another method
         return None if method.strip().casefold() == TOOL_CALL else Message(method)
-    if not isinstance(params, dict):
-        return None
+    if not isinstance(params, dict) or any(key not in _CALLED and key.casefold() in _CALLED for key in params):
+        return None  # many servers fold the case of members, and take the last of two
     name, arguments = params.get("name"), params.get("arguments")
     if not isinstance(name, str) or not (arguments is None or isinstance(arguments, dict)):
         return None
