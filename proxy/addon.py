@@ -404,6 +404,8 @@ class Addon:
             error=message,
             size_bytes=exchange.copy.size_bytes if exchange.copy is not None else 0,
         )
+        if exchange.cut is not None and not exchange.sent:
+            answer = withdrawn(message)
         self._settle(flow.client_conn.id, exchange, admission, answer, None)
         refused = message.partition(DESTINATION_REFUSED)[2]
         tool = admission.ruleset.tools.get(admission.decision.tool)
@@ -436,9 +438,9 @@ class Addon:
         try:
             self._identify(exchange.credentials)
             refusal = self._gate.goes_on(exchange.admission)
-            going.refusal = None if refusal is None else WireError(refusal.code, cut_off(refusal.detail))
+            going.refusal = None if refusal is None else _cut(exchange, refusal.code, refusal.detail)
         except WireError as error:
-            going.refusal = WireError(error.code, cut_off(error.detail))
+            going.refusal = _cut(exchange, error.code, error.detail)
         except Exception:
             log.exception("a call was cut off, because of an error of ours")
 
@@ -595,3 +597,8 @@ def _failure_detail(message: str, refused: str, sent: bool) -> str:
     if sent:
         return f"The API failed before its answer was complete: {message}. Whether it acted is unknown: look first."
     return f"The API could not be reached: {message}. Nothing was executed."
+
+
+def _cut(exchange: Exchange, code: str, detail: str) -> WireError:
+    """Why a call that was let out may not go on, told of one that is out or was about to be."""
+    return WireError(code, cut_off(detail) if exchange.sent else detail)

@@ -304,8 +304,22 @@ class Stream(HttpStream):
             exchange.client_left = True
             yield from self.handle_protocol_error(self._failed("the client left"))
             return False
+        changed = any(isinstance(queued, Look) for queued in self._paused_event_queue)
+        if changed and (yield from self.check_withheld(exchange)):
+            return False
         exchange.sent = True
         return True
+
+    def check_withheld(self, exchange: Exchange) -> layer.CommandGenerator[bool]:
+        """Something has changed since the call was let out, while it waited for the disk or a connection: send nothing
+        of one that is no longer permitted."""
+        going = GoesOn(self.flow)
+        yield GoesOnHook(going)
+        if going.refusal is not None:
+            exchange.cut = going.refusal
+            message = f"{exchange.cut.code} came to apply before it was sent"
+            yield from self.handle_protocol_error(self._failed(message))
+        return going.refusal is not None
 
     def _failed(self, message: str) -> ResponseProtocolError:
         return ResponseProtocolError(self.stream_id, message, ErrorCode.CONNECT_FAILED)

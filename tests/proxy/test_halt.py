@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from proxy import desk
+from proxy import desk, dial
 from proxy.agents import Agents
 from proxy.ledger.commands import CommandError
 from proxy.ledger.query import LedgerReader
+from proxy.ledger.store import Ledger
 from tests.proxy.conftest import Hit, MakeWorld, World, answer, until
 from tests.proxy.ledger.samples import open_ledger, refusal
 
@@ -201,3 +202,44 @@ def test_the_reason_is_a_sentence(tmp_path: Any, reason: str) -> None:
         desk.command(ledger.path, tmp_path / "conf", "halt", {"reason": reason}, "ada")
     with LedgerReader.open(ledger.path) as reader:
         assert (reader.status().entries, reader.status().halts) == (1, ())
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("stage", ["the disk", "the connection"])
+async def test_what_waits_to_leave_when_a_halt_comes_does_not_leave(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch, method: str, stage: str
+) -> None:
+    """It is decided and recorded already; not one byte of it has gone out."""
+    here = await world(RULES)
+    waits, go_on = asyncio.Event(), asyncio.Event()
+    place, name = (Ledger, "durable") if stage == "the disk" else (dial, "check")
+    usual = getattr(place, name)
+
+    async def slow(*given: Any, **options: Any) -> Any:
+        waits.set()
+        await go_on.wait()
+        return await usual(*given, **options)
+
+    async with here.client() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, slow)
+            call = asyncio.ensure_future(client.request(method, "/orders"))
+            await waits.wait()
+            await halt(here)
+            go_on.set()
+            got = await call
+        told = got.json()
+        assert (got.status_code, told["code"], told["executed"]) == (403, "halted", "no")
+        assert (
+            told["detail"]
+            == f"{MONDAY} A person has stopped such calls until further notice, and nothing was executed."
+        )
+        assert here.upstream.hits == []
+        await command(here, "resume")
+        assert (await client.request(method, "/orders")).status_code == 200, "it holds nothing"
+    assert len(here.upstream.hits) == 1
+    await here.proxy.stop()
+    with LedgerReader.open(here.ledger) as reader:
+        assert reader.unanswered() == 0
+        calls = [(call.decision, call.outcome) for call in reversed(reader.list())]
+    assert calls == [("allow", "not_executed"), ("allow", "done")]
