@@ -185,7 +185,7 @@ async def test_a_call_whose_key_cannot_be_put_in_after_all_is_not_sent(
 
     async with here.client() as client:
         with monkeypatch.context() as patch:
-            patch.setattr("proxy.addon.in_object", fails)
+            patch.setattr("proxy.flows.in_object", fails)
             refused = await client.post("/pay", json={"n": 1})
         assert (refused.status_code, refused.json()["code"]) == (503, "policy-error")
         assert here.upstream.hits == []
