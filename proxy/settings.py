@@ -100,12 +100,21 @@ def ledger_path(text: str) -> Path:
     """The file that `--ledger` names: a path, or `sqlite:///PATH`."""
     scheme, found, rest = text.partition("://")
     if not found:
-        return Path(text)
+        return _named(Path(text))
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return Path(rest[1:])  # as SQLAlchemy has it: three slashes and a relative path, four and an absolute one
+        return _named(
+            Path(rest[1:])
+        )  # as SQLAlchemy has it: three slashes and a relative path, four and an absolute one
     if scheme.startswith("postgres"):
         raise SettingsError("a PostgreSQL ledger is not supported by this version: give a file")
     raise SettingsError(f"`{text}` is no ledger: give a file, or `sqlite:///FILE`")
+
+
+def _named(path: Path) -> Path:
+    """`path`, if a file can be there: `.` and `/` have no name that a file beside them could be called by."""
+    if not path.name:
+        raise SettingsError(f"`{path}` is a directory: give a file with `--ledger`")
+    return path
 
 
 def parse_address(text: str) -> tuple[str, int]:

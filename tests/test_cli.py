@@ -148,7 +148,11 @@ def test_shared_options_may_stand_anywhere(
     [
         (["no-such-command"], 2, "No such command"),
         (["log", "list", "--no-such-option"], 2, "No such option"),
-        (["log", "list", "--since", "yesterday"], 2, "`yesterday` is no time: write `10m`, `2h`, `3d`"),
+        (["log", "list", "--since", "yesterday"], 2, "for --since: `yesterday` is no time: write `10m`, `2h`, `3d`"),
+        (["log", "events", "--until", "soon"], 2, "Invalid value for --until: `soon` is no time"),
+        (["status", "--ledger", "."], 3, "`.` is a directory: give a file with `--ledger`"),
+        (["run", "--ledger", "/", "true"], 3, "`/` is a directory: give a file with `--ledger`"),
+        (["halt", "--reason", "x", "--ledger", "sqlite:///."], 3, "`.` is a directory: give a file with `--ledger`"),
         (["run"], 2, "Missing argument 'COMMAND...'"),
         (["log"], 3, "error: there is no ledger at `{}/ledger.db`: nothing was recorded yet, or give `--ledger`"),
         (["--ledger", "postgresql://x", "log"], 3, "error: a PostgreSQL ledger is not supported by this version"),

@@ -34,7 +34,7 @@ def agent_add(given: dict[str, Any], expires: str | None, replace: bool, json_wa
     from proxy.confdir import Confdir
 
     now_ns = time.time_ns()
-    expires_ns = moment(expires, now_ns, ahead=True) or 0
+    expires_ns = moment(expires, "--expires", now_ns, ahead=True) or 0
     if expires is not None and expires_ns <= now_ns:
         raise click.BadParameter(f"`{expires}` is over already", param_hint="--expires")
     token = Agents(Confdir.open(confdir_of(given)).path).add(name, now_ns, expires_ns=expires_ns, replace=replace)

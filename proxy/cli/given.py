@@ -109,7 +109,8 @@ def facts_of(given: dict[str, Any]) -> Facts:
     return state.gather(ledger_of(given), confdir_of(given), time.time_ns())
 
 
-def moment(text: str | None, now_ns: int, *, ahead: bool = False) -> int | None:
+def moment(text: str | None, option: str, now_ns: int, *, ahead: bool = False) -> int | None:
+    """The moment that `text`, given with `option`, names; None where nothing was given."""
     from proxy.report.moments import MomentError, read_moment
 
     if text is None:
@@ -117,4 +118,4 @@ def moment(text: str | None, now_ns: int, *, ahead: bool = False) -> int | None:
     try:
         return read_moment(text, now_ns, ahead=ahead)
     except MomentError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(str(error), param_hint=option) from None

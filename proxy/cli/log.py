@@ -48,7 +48,7 @@ def filtered(command: Command) -> Command:
         from proxy.ledger.selecting import Filters
 
         now_ns = time.time_ns()
-        since, until = (moment(arguments.pop(name), now_ns) for name in ("since", "until"))
+        since, until = (moment(arguments.pop(name), f"--{name}", now_ns) for name in ("since", "until"))
         names = ("agent", "run", "tool", "decision", "rule", "host", "status")
         wanted = {name: arguments.pop(name) for name in names}
         for name in ("agent", "run"):  # `borderpost --run ID log` too; but what the environment says filters nothing
@@ -192,7 +192,7 @@ def log_events(given: dict[str, Any], since: str | None, until: str | None, limi
     from proxy.report import events
 
     now_ns = time.time_ns()
-    filters = Filters(since_ns=moment(since, now_ns), until_ns=moment(until, now_ns))
+    filters = Filters(since_ns=moment(since, "--since", now_ns), until_ns=moment(until, "--until", now_ns))
     with open_reader(given) as reader:
         found = reader.events(filters, limit=limit)
     if json_wanted:
