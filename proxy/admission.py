@@ -140,6 +140,17 @@ def store_error(decision: Decision) -> Decision:
     )
 
 
+def run_has_ended() -> Decision:
+    """The refusal of a call whose run had joined and has ended."""
+    return Decision(
+        action="deny",
+        code="proxy-auth-required",
+        detail="The run that this token was made for has ended. Nothing was executed.",
+        rules=(),
+        tool="",
+    )
+
+
 def withdrawn_refusal(decision: Decision) -> Decision:
     """What a client that left while its call waited would be told."""
     return Decision(

@@ -27,7 +27,6 @@ from proxy.osuser import os_user
 from proxy.owner import apart, owner_of
 from proxy.runs import JOIN, LEAVE, JoinedRun, Runs
 from proxy.settings import SettingsError
-from rules.decision import Plain
 from rules.globs import glob_fits
 from rules.guards.spending import Fullness
 from rules.halts import Halt
@@ -116,10 +115,7 @@ class Desk:
 
     def end(self, joined: JoinedRun, by: str, why: str) -> None:
         """A run that has joined has ended. Recorded."""
-        data: dict[str, Plain] = {"run": joined.run, "agent": joined.agent, "hash": joined.hash, "why": why}
-        self.ledger.append(CommandEntry(self.clock.now_ns(), LEAVE, by, data))
-        del self.gate.runs.joined[joined.hash]
-        self.gate.changed()
+        self.gate.end_run(joined, why, by)
         self.say("run `%s` of agent `%s` has ended: %s", joined.run, joined.agent, why)
 
     def close(self) -> None:
@@ -201,7 +197,7 @@ def join(desk: Desk, command: Command) -> Result:
         raise CommandError("this run cannot join: its process is not seen to live")
     joined = JoinedRun(wish.run, wish.agent, wish.hash, wish.pid, desk.clock.now_ns())
     desk.ledger.append(CommandEntry(joined.at_ns, JOIN, command.by, joined.data()))
-    runs.joined[joined.hash] = joined
+    runs.begin(joined)
     desk.say("run `%s` of agent `%s` has joined, process %d", joined.run, joined.agent, joined.pid)
     address, port = host.address
     ca_path = str(host.ca_path.resolve())

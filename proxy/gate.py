@@ -22,6 +22,7 @@ from proxy.admission import (
     Attempt,
     decision_entry,
     given_again,
+    run_has_ended,
     store_error,
     withdrawn,
     withdrawn_refusal,
@@ -33,7 +34,7 @@ from proxy.ledger.store import Ledger, LedgerError
 from proxy.ledger.tally import Tally
 from proxy.refusal import Reply, readable, render
 from proxy.replay import reply as replay_reply
-from proxy.runs import Runs
+from proxy.runs import LEAVE, JoinedRun, Runs
 from proxy.unrecorded import Unrecorded
 from proxy.waiting import Waiter, WaitingRoom, first_of
 from proxy.wire.request import WireError
@@ -86,7 +87,7 @@ class Gate:
         self.clock.advance(memory.last_ns)
         for agent, (run, at_ns) in memory.runs.items():
             self.runs.recorded(agent, run, at_ns)
-        self.runs.joined = memory.joined
+        self.runs.joined, self.runs.left = memory.joined, memory.left
         now_ns = self.clock.now_ns()
         abandoned: dict[str, list[Change]] = {}
         for change in decide.abandon(self._state, now_ns):
@@ -118,7 +119,7 @@ class Gate:
         self.unrecorded.durable(self._ledger.durable_seq - 1)  # the last is `entry`, in place of what was lost
         memory = await asyncio.to_thread(self.snapshots.recall)
         self._state, unsettled = memory.state, memory.unsettled
-        self.runs.joined = memory.joined
+        self.runs.joined, self.runs.left = memory.joined, memory.left
         self.clock.advance(memory.last_ns)  # it may have been set back, and that not recorded
         owed, lost = self._ledger.resume()
         for outcome, stored in owed:
@@ -224,7 +225,10 @@ class Gate:
             return
         now_ns = attempt.now_ns()
         ruleset = self.ruleset
-        decision = decide.decide(ruleset, self._state, attempt.call, attempt.call_id, now_ns)
+        if self.runs.has_left(attempt.call.run):
+            decision = run_has_ended()
+        else:
+            decision = decide.decide(ruleset, self._state, attempt.call, attempt.call_id, now_ns)
         if decision.wait is not None and attempt.gone.is_set():  # it asks for nothing, and leaves what it waited for
             alone = [entry for entry in attempt.waiter.on if self._room.crowd(entry) == 1]
             left = decide.deserted(self._state, alone, now_ns)
@@ -386,7 +390,7 @@ class Gate:
                     await first_of(waiter.moved, gone, left_ns / 1e9)
                 self.look()
                 now_ns = self.clock.now_ns()
-                refusal = decide.recheck(self.ruleset, self._state, admission.call, admission.call_id, now_ns)
+                refusal = self._recheck(admission, now_ns)
                 if refusal is not None or gone.is_set() or now_ns >= self._turn_ns(admission):
                     break
         finally:
@@ -411,7 +415,13 @@ class Gate:
 
     def goes_on(self, admission: Admission) -> Decision | None:
         """As `still`, by what is known: a ledger that cannot be read for a while cuts off nothing that is on record."""
-        return decide.recheck(self.ruleset, self._state, admission.call, admission.call_id, self.clock.now_ns())
+        return self._recheck(admission, self.clock.now_ns())
+
+    def _recheck(self, admission: Admission, now_ns: int) -> Decision | None:
+        """The refusal of a call that was let out, if it would not be let out any more; else None."""
+        if self.runs.has_left(admission.call.run):
+            return run_has_ended()
+        return decide.recheck(self.ruleset, self._state, admission.call, admission.call_id, now_ns)
 
     def settle(
         self,
@@ -491,6 +501,14 @@ class Gate:
             self._ledger.append(outcome, stored)
         except LedgerError as error:
             log.error("an outcome cannot be recorded for now: %s", error)
+
+    def end_run(self, joined: JoinedRun, why: str, by: str) -> None:
+        """A run that has joined has ended. Recorded. Nothing more of it gets out, not even what waits or goes on."""
+        now_ns = self.clock.now_ns()
+        data: dict[str, Plain] = {"run": joined.run, "agent": joined.agent, "hash": joined.hash, "why": why}
+        self._ledger.append(CommandEntry(now_ns, LEAVE, by, data))
+        self.runs.end(joined, now_ns)
+        self._call_all()
 
     def resolve(self, call_id: str, executed: bool, note: str, by: str) -> bool:
         """OS user `by` has found out whether `call_id`, whose outcome is unknown, took effect. Recorded.

@@ -5,12 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from proxy.ledger.entries import CommandEntry, DecisionEntry, Entry, OutcomeEntry
-from proxy.runs import JOIN, LEAVE, JoinedRun
+from proxy.runs import JOIN, LEAVE, JoinedRun, lately
 from rules import decide
 from rules.state import State
-
-LATE_NS = 24 * 60 * 60 * 1_000_000_000
-"""A call of a run that has left is decided no later than so long after its end."""
 
 
 class Memory(msgspec.Struct):
@@ -49,10 +46,10 @@ class Memory(msgspec.Struct):
             if entry.name == JOIN:
                 joined = JoinedRun.told(entry.data, entry.at_ns)
                 self.joined[joined.hash] = joined
+                self.left.pop(joined.run, None)
             elif entry.name == LEAVE:
                 self.joined.pop(str(entry.data["hash"]), None)
-                self.left = {run: at_ns for run, at_ns in self.left.items() if entry.at_ns - at_ns < LATE_NS}
-                self.left[str(entry.data["run"])] = entry.at_ns
+                self.left = lately(self.left, entry.at_ns) | {str(entry.data["run"]): entry.at_ns}
 
     def _is_of_joined(self, run: str) -> bool:
         return run in self.left or any(joined.run == run for joined in self.joined.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -24,14 +25,15 @@ from proxy.joining import Host, Wish, objections
 from proxy.ledger import writing
 from proxy.ledger.commands import Command, CommandError
 from proxy.ledger.entries import CommandEntry, Entry, LedgerError
-from proxy.ledger.memory import LATE_NS, Memory
+from proxy.ledger.memory import Memory
+from proxy.ledger.query import LedgerReader
 from proxy.ledger.snapshot import Snapshots
 from proxy.ledger.store import Ledger
 from proxy.ledger.vault import Vault
 from proxy.owner import SERVE
 from proxy.report import state
 from proxy.rulefiles import read
-from proxy.runs import IDLE_NS, JoinedRun, Runs
+from proxy.runs import IDLE_NS, LATE_NS, JoinedRun, Runs
 from proxy.settings import Settings, SettingsError, new_token, token_sha256
 from rules.load import load
 from tests.proxy.conftest import MakeWorld, World, until
@@ -81,6 +83,12 @@ def commands(path: Path) -> list[tuple[str, str | None]]:
             "SELECT rest ->> '$.name', coalesce(rest ->> '$.data.why', rest ->> '$.data.agent') FROM entries "
             "WHERE kind = 'command' ORDER BY seq"
         ).fetchall()
+
+
+def questions(path: Path) -> int:
+    """How many calls wait for a person."""
+    with LedgerReader.open(path) as reader:
+        return sum(question.state == "asked" for question in reader.questions(0))
 
 
 def ask_commands(path: Path) -> list[str]:
@@ -148,6 +156,54 @@ async def test_what_is_open_ends_with_its_run(world: MakeWorld, server: SocketSe
     assert why is not None
     assert why.startswith("The agent or token in the proxy URL is not known")
     assert server.got == ["one"]
+
+
+async def test_a_call_that_waits_for_a_person_ends_with_its_run(world: MakeWorld) -> None:
+    here = await world(RULES.replace("allow: true", "allow: true, approve: {hold: 1h}"))
+    settings = run_of(here)
+    async with child_of(here, settings) as child:
+        async with joined(settings):
+            waiting = asyncio.create_task(child.get("/1", timeout=60))
+            await until(lambda: questions(here.ledger) == 1)
+        refused = await waiting
+    assert (refused.status_code, refused.json()["code"]) == (407, "proxy-auth-required")
+    assert "has ended" in refused.json()["detail"]
+    assert here.upstream.hits == []
+
+
+async def test_an_upload_that_goes_on_is_cut_off_by_the_end_of_its_run(world: MakeWorld) -> None:
+    here = await world("version: 1\nrules: [{id: up, match: 'PUT {origin}/**', allow: true}]\n")
+    settings, go_on = run_of(here), asyncio.Event()
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await go_on.wait()
+        yield b"second"
+
+    async with child_of(here, settings) as child:
+        async with joined(settings):
+            putting = asyncio.create_task(child.put("/1", content=parts()))
+            await until(lambda: here.upstream.connections == 1)
+        go_on.set()
+        with contextlib.suppress(httpx.HTTPError):  # it may be answered, or its connection shut
+            assert (await putting).status_code != 200
+    assert here.upstream.hits == [], "it never came whole"
+
+
+async def test_one_that_is_begun_anew_under_the_same_id_is_another(world: MakeWorld) -> None:
+    here = await world(RULES)
+    async with joined(run_of(here)):
+        pass
+    again = run_of(here)
+    async with joined(again), child_of(here, again) as child:
+        assert (await child.get("/1")).status_code == 200
+    await here.proxy.stop()
+    token = new_token()
+    alone = await world(RULES, command="run", agent="shop", run="r_joined", token=token)
+    host, port = alone.proxy.address
+    async with alone.client(proxy=f"http://shop:{token}@{host}:{port}") as child:
+        assert (await child.get("/2")).status_code == 200
+    assert [hit.target for hit in alone.upstream.hits] == ["/1", "/2"]
 
 
 async def test_its_token_is_good_for_its_own_agent_only(world: MakeWorld) -> None:
