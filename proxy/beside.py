@@ -46,7 +46,6 @@ def joined(settings: Settings, rules: RuleFiles | None, say: Callable[[str], Non
     if owner is None:
         yield None
         return
-    _check(settings, owner)
     confdir = Confdir.open(settings.confdir)
     token_hash = token_sha256(settings.token)
     wish = wish_of(settings, confdir.path, token_hash, os.getpid(), confdir.hash_secret)
@@ -59,15 +58,24 @@ def joined(settings: Settings, rules: RuleFiles | None, say: Callable[[str], Non
         )
     wish.check()
     with presence.shown(confdir.path, token_hash):
-        data: dict[str, Any] = msgspec.to_builtins(wish)
-        answer = submit(settings.ledger, JOIN, data, os_user(), lambda: owner_of(settings.ledger) == owner)
-        if answer is None:  # it has ended in this moment
-            yield None
-            return
+        answer = None
+        while answer is None:
+            _check(settings, owner)
+            answer = _ask(settings.ledger, owner, msgspec.to_builtins(wish))
+            if answer is None:  # that one has ended in this moment; another may have begun
+                owner = serving(settings.ledger)
+                if owner is None:
+                    yield None
+                    return
         try:
             yield msgspec.convert(answer | {"owner": owner}, Joined)
         finally:
             _leave(settings, owner, token_hash, say)
+
+
+def _ask(ledger: Path, owner: Owner, wish: dict[str, Any]) -> dict[str, Any] | None:
+    """What `owner` answers to a run that wishes to join; None when it ended before. Raises `CommandError`."""
+    return submit(ledger, JOIN, wish, os_user(), lambda: owner_of(ledger) == owner)
 
 
 def _check(settings: Settings, owner: Owner) -> None:

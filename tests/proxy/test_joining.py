@@ -339,6 +339,9 @@ async def test_when_the_serve_ends_before_it_has_answered_nobody_was_joined(worl
     entering = asyncio.create_task(asyncio.to_thread(joining.__enter__))
     await until(lambda: ask_commands(here.ledger) == ["join"])
     silent.close()
+    silent = Ledger.open(here.ledger, vault, owner=SERVE)  # another begins at once, and forgets what it was not asked
+    await until(lambda: ask_commands(here.ledger) == ["join"])
+    silent.close()
     assert await entering is None, "so that it gets a proxy of its own"
     await asyncio.to_thread(joining.__exit__, None, None, None)
     assert (commands(here.ledger), ask_commands(here.ledger)) == ([("shutdown", None)], [])
