@@ -177,6 +177,23 @@ class Near:
                     self.reset = event.error_code
             await self.client.flush()
 
+    async def pour(self) -> int:
+        """Say as much as is taken, up to 32 MiB: until there is no leave to say more for a while."""
+        refused = await self.client.begin(b"GET", b"/no", end=True)
+        assert (await self.client.answer(refused))[0] == 403  # and with that comes how much may be said
+        connection, sent = self.client.connection, 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 32 * 2**20:
+                piece = min(16384, connection.local_flow_control_window(self.stream))
+                if piece:
+                    await self.say(bytes(piece))
+                    sent += piece
+                else:
+                    async with asyncio.timeout(0.5):
+                        connection.receive_data(await self.client.tunnel.reader.read(65536))
+        assert sent >= 2**20
+        return sent
+
     @property
     def body(self) -> bytes:
         return b"".join(self.pieces)
@@ -353,15 +370,7 @@ async def test_a_stream_that_cannot_go_on_is_held_back_and_holds_nothing_else_up
 
     wire.serve = deaf
     talk = await Near.begin(here, b"/up/a", (b"content-type", b"text/plain"))
-    connection, sent = talk.client.connection, 0
-    while piece := min(16384, connection.local_flow_control_window(talk.stream)):
-        await talk.say(bytes(piece))
-        sent += piece
-        if sent % 2**20 == 0:  # take what it says of how much may follow
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    connection.receive_data(await talk.client.tunnel.reader.read(65536))
-        assert sent < 16 * 2**20, "it was all kept in memory"
+    assert await talk.pour() < 16 * 2**20, "it was all kept in memory"
     other = await talk.client.begin(b"GET", b"/no", end=True)
     assert (await talk.client.answer(other))[0] == 403
     go_on.set()
@@ -409,16 +418,8 @@ async def test_what_waits_for_a_stream_of_the_upstream_is_held_back(world: MakeW
     first = await Near.begin(here)
     await first.say(b"one")
     await until(lambda: far.got == {1: b"one"})
-    connection, sent = first.client.connection, 0
     second = Near(first.client, await first.client.begin(b"POST", TALK, *GRPC))
-    while piece := min(16384, connection.local_flow_control_window(second.stream)):
-        await second.say(bytes(piece))
-        sent += piece
-        assert sent <= 2 * 2**20, "it was all kept in memory"
-        if sent % 2**18 == 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    connection.receive_data(await first.client.tunnel.reader.read(65536))
+    assert await second.pour() <= 2 * 2**20, "it was all kept in memory"
     assert list(far.got) == [1]
 
 
