@@ -75,7 +75,7 @@ STEPS: list[tuple[Any, str]] = [
     (proxy.gate.Gate, "_turn_ns"),
     (WaitingRoom, "leave"),
     (WaitingRoom, "call"),
-    (proxy.addon, "_set"),
+    (proxy.addon, "set_on"),
 ]
 
 

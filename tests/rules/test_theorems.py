@@ -148,13 +148,31 @@ def test_adding_an_allow_only_widens(policy: list[Any], selector: Any, unless: A
 
 @given(policies, st.one_of(denies, guardings), calls, histories)
 def test_adding_a_deny_or_guard_only_narrows(policy: list[Any], more: Any, asked: Call, history: list[Any]) -> None:
-    """What happened is the same in both worlds: the history of the narrower one."""
+    """What happened is the same in both worlds: the history of the narrower one. The added guard may delay the call to
+    a moment at which another one has room for it: without the addition it goes out as well, when asked at that moment.
+    """
     narrow = lived(build([*policy, more]), history)
-    if goes_out(narrow, asked):
-        wide = World(build(policy))
-        apply(wide.state, [change for change in narrow.ledger if change.rule != f"r{len(policy)}"])
-        wide.at_ns = narrow.at_ns
+    decision = decide(narrow.ruleset, narrow.state, asked, "next", narrow.at_ns)
+    if decision.action != "allow":
+        return
+    wide = World(build(policy))
+    apply(wide.state, [change for change in narrow.ledger if change.rule != f"r{len(policy)}"])
+    wide.at_ns = narrow.at_ns
+    if not goes_out(wide, asked):
+        assert decision.send_at_ns > narrow.at_ns
+        wide.at_ns = decision.send_at_ns
         assert goes_out(wide, asked)
+
+
+def test_a_guard_that_waits_takes_a_call_to_where_another_has_room() -> None:
+    policy: list[Any] = [{"tool": "a", "allow": True}, {"tool": "a", "throttle": "1/min"}]
+    waiting = {"tool": "a", "throttle": {"rate": "1/min", "wait": "90s"}}
+    asked = call("POST", "/a")
+    narrow = lived(build([*policy, waiting]), [])
+    first = decide(narrow.ruleset, narrow.state, asked, "first", narrow.at_ns)
+    apply(narrow.state, first.changes)
+    later = decide(narrow.ruleset, narrow.state, asked, "next", narrow.at_ns)
+    assert (later.action, later.send_at_ns) == ("allow", narrow.at_ns + 60 * S)
 
 
 @given(policies, calls, histories)
