@@ -59,6 +59,10 @@ def decompress(raw: bytes, content_encoding: str | None, cap_bytes: int) -> byte
     return raw
 
 
+UNPACKED_CAP_BYTES = 256 * 1024 * 1024
+"""What a compressed stream may unpack to; then nobody reads on."""
+
+
 class Unpacking:
     """Takes a content-coding off as its bytes come, in pieces of at most some MiB. For streams without end.
 
@@ -71,6 +75,7 @@ class Unpacking:
         if len(names) > 1 or (names and names[0] not in _UNPACKING):
             raise CodingError("its content-coding can not be taken off as it comes")
         self._unpack = _UNPACKING[names[0]]() if names else None
+        self._left_bytes = UNPACKED_CAP_BYTES
 
     def feed(self, raw: bytes) -> Iterator[bytes]:
         """What `raw` adds. Raises `CodingError`."""
@@ -78,7 +83,11 @@ class Unpacking:
             yield raw
             return
         try:
-            yield from self._unpack(raw)
+            for piece in self._unpack(raw):
+                self._left_bytes -= len(piece)
+                if self._left_bytes < 0:
+                    raise CodingError("it unpacks to more than may be read")
+                yield piece
         except (zlib.error, brotli.error, zstandard.ZstdError):
             raise CodingError("its content-coding is broken") from None
 

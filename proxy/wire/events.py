@@ -17,9 +17,6 @@ from rules.usage import Reading, Usage
 LINE_CAP_BYTES = 4 * 1024 * 1024
 """A longer line is skipped. OpenAI's last event of a response holds all of its text."""
 
-UNPACKED_CAP_BYTES = 256 * 1024 * 1024
-"""What a compressed stream may unpack to; then nobody reads on."""
-
 
 def usage_events(headers: Iterable[tuple[str, str]]) -> UsageEvents | None:
     """A reader for an answer with these `headers` (lower-case names), None where it is no stream of events."""
@@ -36,7 +33,6 @@ class UsageEvents:
         self._reading = Reading()
         self._line = bytearray()
         self._skipping = False
-        self._left_bytes = UNPACKED_CAP_BYTES
         self._unpacking: Unpacking | None = None
         with contextlib.suppress(CodingError):
             self._unpacking = Unpacking(content_encoding)
@@ -52,9 +48,6 @@ class UsageEvents:
             return
         try:
             for piece in self._unpacking.feed(chunk):
-                self._left_bytes -= len(piece) if piece is not chunk else 0
-                if self._left_bytes < 0:
-                    raise CodingError("it unpacks to more than may be read")
                 self._take(piece)
         except Exception:  # noqa: BLE001  decoders fail in ways of their own; the stream is none of their business
             self._unpacking = None

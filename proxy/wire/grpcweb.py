@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from proxy.wire.coding import CodingError, Unpacking
 
 TRAILERS_CAP_BYTES = 16 * 1024
-UNPACKED_CAP_BYTES = 256 * 1024 * 1024
-"""What a compressed answer may unpack to; then nobody reads on."""
 
 _HEAD_BYTES = 5
 """One byte of flags, four of the length of what follows."""
@@ -46,7 +44,6 @@ class WebTrailers:
         self._digits = b""
         self._frame = bytearray()
         self._skip_bytes = 0
-        self._left_bytes = UNPACKED_CAP_BYTES
         self._found: Fields | None = None
         self._messages = False
         self._unpacking: Unpacking | None = None
@@ -72,9 +69,6 @@ class WebTrailers:
             return
         try:
             for piece in self._unpacking.feed(chunk):
-                self._left_bytes -= len(piece) if piece is not chunk else 0
-                if self._left_bytes < 0:
-                    raise CodingError("it unpacks to more than may be read")
                 self._take(self._decoded(piece) if self._text else piece)
         except Exception:  # noqa: BLE001  decoders fail in ways of their own; the answer is none of their business
             self._unpacking = None

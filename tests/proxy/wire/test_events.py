@@ -12,7 +12,7 @@ import brotli  # type: ignore[import-untyped]  # it has neither stubs nor py.typ
 import pytest
 import zstandard
 
-from proxy.wire import events
+from proxy.wire import coding as coding_of
 from proxy.wire.coding import CodingError, Unpacking
 from proxy.wire.events import LINE_CAP_BYTES, UsageEvents, usage_events
 from rules.usage import Usage
@@ -137,7 +137,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.parametrize(("coding", "bomb"), bombs())
 def test_a_bomb_costs_a_bounded_amount_of_memory(coding: str, bomb: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "UNPACKED_CAP_BYTES", 16 << 20)
+    monkeypatch.setattr(coding_of, "UNPACKED_CAP_BYTES", 16 << 20)
     reader = UsageEvents(coding)
     tracemalloc.start()
     reader.feed(bomb)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.wire import coding
 from proxy.wire.grpcweb import TRAILERS_CAP_BYTES, WebTrailers, web_trailers
 
 type Fields = tuple[tuple[str, str], ...]
@@ -28,8 +29,8 @@ MESSAGE = frame(b"hello")
 TRAILERS = end(b"grpc-status: 0", b"grpc-message:")
 
 
-def read(body: bytes, text: bool = False, coding: str | None = None) -> tuple[Fields, bool]:
-    reading = WebTrailers(text, coding)
+def read(body: bytes, text: bool = False, coded: str | None = None) -> tuple[Fields, bool]:
+    reading = WebTrailers(text, coded)
     reading.feed(body)
     return reading.trailers, reading.only
 
@@ -58,7 +59,7 @@ BODIES = [
 def test_what_an_answer_says_at_its_end(case: str, body: bytes, trailers: Fields, only: bool) -> None:
     assert read(body) == (trailers, only)
     assert read(base64.b64encode(body), text=True) == (trailers, only)
-    assert read(gzip.compress(body), coding="gzip") == (trailers, only)
+    assert read(gzip.compress(body), coded="gzip") == (trailers, only)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=4), st.booleans(), st.integers(1, 9))
@@ -82,6 +83,13 @@ def test_whatever_comes_it_never_raises(body: bytes, text: bool) -> None:
 @pytest.mark.parametrize("body", [b"AAAA=", b"AA==A", b"AAA\n", b"AAA*", b"=AAA", b"AAAAA"])
 def test_what_is_no_base64_says_nothing(body: bytes) -> None:
     assert read(base64.b64encode(TRAILERS) + body, text=True) == ((), False)
+
+
+def test_an_answer_that_unpacks_to_too_much_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = gzip.compress(frame(bytes(3 << 20)) + TRAILERS)
+    assert read(body, coded="gzip")[0] == OK
+    monkeypatch.setattr(coding, "UNPACKED_CAP_BYTES", 2 << 20)
+    assert read(body, coded="gzip")[0] == ()
 
 
 def test_little_is_kept_of_long_messages() -> None:
