@@ -241,7 +241,7 @@ class Deciding:
             return None
         return self._refusal("deny", checked.violations, told_of_parameters(self.naming.name, checked.violations))
 
-    # -- stages 5 to 9
+    # -- stages 4 to 9
 
     def _guarded(self) -> Decision:
         """The guards of every rule that applies, stage by stage."""
